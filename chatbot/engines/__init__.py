@@ -1,0 +1,1 @@
+"""What answers: one file per engine, each behind a protocol of `base`."""

@@ -1,0 +1,74 @@
+"""The protocol of a text engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One message as the model sees it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """How to sample. `max_tokens` counts the reply alone; `seed` None draws a new one."""
+
+    max_tokens: int
+    temperature: float = 0.3
+    top_p: float = 0.9
+    repeat_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The end of a reply. Tokens are the model's own, the end-of-turn token not counted as text but as a token;
+    `cached_tokens` of the prompt came from the prompt cache."""
+
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    decode_tokens_per_s: float
+
+
+class Responder(Protocol):
+    """A loaded chat model. Many conversations may use it at once, from one event loop."""
+
+    @property
+    def name(self) -> str:
+        """`name@version` of the model."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a prompt and its reply may have together."""
+        ...
+
+    async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        """Tokens of the prompt that `messages` make through the model's own chat template, the opening of
+        the reply included."""
+        ...
+
+    def reply(
+        self, messages: Sequence[ChatMessage], options: GenerationOptions
+    ) -> AsyncGenerator[str | Completion, None]:
+        """Stream the reply: pieces of text as they come, never half a character, then one Completion.
+
+        Closing the iterator, or cancelling the task that reads it, stops the model within a token.
+
+        Raises:
+            ModelError: the prompt does not fit, or the engine failed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop all replies and give the memory back."""
+        ...

@@ -1,0 +1,52 @@
+"""The process that runs llama.cpp: `python -m chatbot.engines.llamacpp_server`, driven by `llamacpp`.
+
+A process of its own, because loading a model holds the interpreter's lock for its whole length, because a
+crash in native code must not take a conversation with it, and because its end gives all memory back.
+
+It reads one JSON line of parameters from stdin, writes one JSON line to stdout, `{"address", "context"}` or
+`{"error"}`, and lives until its stdin closes, which the kernel sees to when the parent is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes our stdin
+    parameters = json.loads(sys.stdin.readline())
+
+    import xllamacpp
+
+    settings = xllamacpp.CommonParams()
+    settings.model.path = parameters["path"]
+    settings.n_parallel = parameters["slots"]
+    settings.n_ctx = parameters["context"] * parameters["slots"]  # llama.cpp shares it out over the slots
+    settings.cpuparams.n_threads = parameters["threads"] or len(_cores())
+    settings.api_keys = [parameters["key"]]
+    settings.cache_ram_mib = 1024
+    settings.fit_params = False  # it would shrink the context silently
+    settings.verbosity = 0
+    settings.ui = False
+    settings.endpoint_slots = False
+    try:
+        server = xllamacpp.Server(settings)
+    except (RuntimeError, ValueError) as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+        os._exit(1)
+    print(json.dumps({"address": server.listening_address}), flush=True)
+    sys.stdin.read()
+    os._exit(0)  # replies under way are not worth waiting for
+
+
+def _cores() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+if __name__ == "__main__":
+    main()

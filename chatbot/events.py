@@ -1,0 +1,73 @@
+"""What a turn tells a front end: a stream of these, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "stopped"]
+"""`stop`: the model was done; `length`: the room for the reply ran out; `stopped`: the person stopped it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The message is committed and a reply has been opened."""
+
+    conversation: str
+    message: str
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The next piece of the reply."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the reply cost. Tokens are the model's own; times are seconds."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    context_length: int
+    load_s: float
+    first_token_s: float
+    decode_tokens_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something worth telling the person while they wait; `fraction` (0 to 1) where there is progress to show."""
+
+    text: str
+    fraction: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationChanged:
+    """A command opened, renamed or deleted a conversation; `conversation` is the one to show, None a new one."""
+
+    conversation: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The reply is complete, or as complete as it will be."""
+
+    reply: str
+    text: str
+    reason: FinishReason
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The turn failed; `text` says why in a sentence. What had come of a reply is kept."""
+
+    text: str
+
+
+Event = Started | TextDelta | Usage | Notice | ConversationChanged | Finished | Failed

@@ -1,0 +1,106 @@
+"""The one settings object: defaults, then a TOML file, then `CHATBOT_*` variables, then flags; the later wins."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from chatbot.errors import UserError
+
+
+def _split(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+CommaList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+"""A list that an environment variable gives as plain comma-separated text."""
+
+
+def home_folder() -> Path:
+    """Where configuration, database, pictures and trained versions live (`CHATBOT_HOME` moves it)."""
+    return Path(os.environ.get("CHATBOT_HOME") or platformdirs.user_data_dir("chatbot")).expanduser()
+
+
+def cache_folder() -> Path:
+    """Where downloaded models live, apart from the home (`CHATBOT_CACHE` moves it)."""
+    return Path(os.environ.get("CHATBOT_CACHE") or platformdirs.user_cache_dir("chatbot")).expanduser()
+
+
+def config_file() -> Path:
+    """The TOML file of the settings."""
+    return home_folder() / "config.toml"
+
+
+class Settings(BaseSettings):
+    """Every setting there is. Field names are the keys of the TOML file, and in capitals after
+    `CHATBOT_` the names of the variables."""
+
+    model_config = SettingsConfigDict(env_prefix="CHATBOT_", extra="forbid", frozen=True, validate_default=True)
+
+    home: Path = Field(default_factory=home_folder, description="configuration, database, trained versions")
+    cache: Path = Field(default_factory=cache_folder, description="downloaded models")
+    database_url: str = Field("", description="SQLAlchemy URL of the database; empty: SQLite in the home")
+    model: str = Field("", description="model that answers, NAME[@VERSION]; empty: the one in use")
+    system: str = Field("You are a helpful assistant.", description="system prompt of new conversations")
+    temperature: float = Field(0.3, ge=0, le=5, description="sampling temperature; 0 takes the likeliest token")
+    top_p: float = Field(0.9, gt=0, le=1, description="nucleus sampling: probability mass kept")
+    repeat_penalty: float = Field(1.1, ge=1, le=2, description="penalty on tokens said lately; 1: none")
+    seed: int | None = Field(None, ge=0, lt=2**32, description="seed of the sampling; none: a new one each time")
+    max_tokens: int = Field(1024, ge=1, description="longest reply, in tokens")
+    stop: CommaList = Field([], description="texts that end a reply")
+    context: int = Field(8192, ge=64, description="most context to use, in tokens, where the model has more")
+    slots: int = Field(2, ge=1, le=64, description="conversations one model answers at once")
+    threads: int = Field(0, ge=0, description="threads of the model; 0: as many as there are cores")
+
+    @cached_property
+    def database(self) -> str:
+        """SQLAlchemy URL of the database."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.home / 'chatbot.db'}"
+
+    @property
+    def models_folder(self) -> Path:
+        """Where downloaded models live."""
+        return self.cache / "models"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
+
+    @classmethod
+    def load(cls, **flags: Any) -> Settings:
+        """Read the settings; a flag that is None was not given.
+
+        Raises:
+            UserError: a value that does not fit, an unknown key, or a TOML file that cannot be read.
+        """
+        try:
+            return cls(**{name: value for name, value in flags.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise UserError(f"Unknown setting '{name}' in {config_file()}.") from None
+            raise UserError(f"Setting '{name}': {first['msg']} (got {first['input']!r}).") from None
+        except (ValueError, OSError) as error:  # TOML that does not parse is a ValueError
+            raise UserError(f"Cannot read {config_file()}: {error}") from None

@@ -1,0 +1,283 @@
+"""Conversations: trees of messages, and what was typed but not sent."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, Literal
+
+import psutil
+from sqlalchemy import Row, delete, func, insert, literal, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from storage.database import Database
+from storage.errors import NotFoundError
+from storage.schema import conversations, drafts, messages
+
+Role = Literal["user", "assistant"]
+Status = Literal["streaming", "complete", "interrupted", "stopped", "failed"]
+"""`streaming`: its writer is alive; `interrupted`: its writer died; `stopped`: the person stopped it."""
+
+HEARTBEAT_LOST = timedelta(seconds=15)
+TITLE_LENGTH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    id: str
+    title: str
+    system: str
+    leaf_id: str | None
+    created: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """`usage` holds the token counts and timings of a reply; `error` says why one failed."""
+
+    id: str
+    conversation_id: str
+    parent_id: str | None
+    role: Role
+    text: str
+    status: Status
+    created: datetime
+    model: str | None = None
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    error: str | None = None
+
+
+_MESSAGE_COLUMNS = [messages.c[name] for name in Message.__dataclass_fields__]
+
+
+def _message(row: Row[Any]) -> Message:
+    return Message(*row._tuple())
+
+
+def _conversation(row: Row[Any]) -> Conversation:
+    return Conversation(row.id, row.title, row.system, row.leaf_id, row.created, row.updated)
+
+
+class Conversations:
+    """What was said, by conversation. Every method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, system: str, title: str = "") -> Conversation:
+        now = datetime.now(UTC)
+        conversation = Conversation(secrets.token_hex(6), title, system, None, now, now)
+        async with self._database.write() as connection:
+            await connection.execute(
+                insert(conversations).values(id=conversation.id, title=title, system=system, created=now, updated=now)
+            )
+        return conversation
+
+    async def get(self, conversation_id: str) -> Conversation:
+        """Raises NotFoundError where there is none of that id."""
+        async with self._database.read() as connection:
+            return await _get(connection, conversation_id)
+
+    async def list(self, limit: int | None = None, offset: int = 0) -> Sequence[Conversation]:
+        """Conversations, the one last spoken in first."""
+        query = select(conversations).order_by(conversations.c.updated.desc(), conversations.c.id)
+        async with self._database.read() as connection:
+            rows = await connection.execute(query.limit(limit).offset(offset))
+            return [_conversation(row) for row in rows]
+
+    async def rename(self, conversation_id: str, title: str) -> None:
+        """Raises NotFoundError where there is none of that id."""
+        async with self._database.write() as connection:
+            await _get(connection, conversation_id)
+            await connection.execute(
+                update(conversations).where(conversations.c.id == conversation_id).values(title=title)
+            )
+
+    async def set_system(self, conversation_id: str, system: str) -> None:
+        """Raises NotFoundError where there is none of that id."""
+        async with self._database.write() as connection:
+            await _get(connection, conversation_id)
+            await connection.execute(
+                update(conversations).where(conversations.c.id == conversation_id).values(system=system)
+            )
+
+    async def delete(self, conversation_id: str) -> None:
+        """Raises NotFoundError where there is none of that id."""
+        async with self._database.write() as connection:
+            await _get(connection, conversation_id)
+            await connection.execute(delete(drafts).where(drafts.c.key == conversation_id))
+            await connection.execute(delete(conversations).where(conversations.c.id == conversation_id))
+
+    async def add_turn(self, conversation_id: str, text: str) -> tuple[Message, Message]:
+        """Append the person's message and an empty reply, owned by this process, to the branch shown.
+
+        Raises NotFoundError where there is no such conversation.
+        """
+        async with self._database.write() as connection:
+            conversation = await _get(connection, conversation_id)
+            now = datetime.now(UTC)
+            said = Message(secrets.token_hex(8), conversation_id, conversation.leaf_id, "user", text, "complete", now)
+            reply = Message(secrets.token_hex(8), conversation_id, said.id, "assistant", "", "streaming", now)
+            for message, extra in (
+                (said, {}),
+                (reply, {"owner": this_process(), "heartbeat": now}),
+            ):
+                fields = {name: getattr(message, name) for name in Message.__dataclass_fields__}
+                await connection.execute(insert(messages).values(**fields, **extra))
+            await connection.execute(
+                update(conversations)
+                .where(conversations.c.id == conversation_id)
+                .values(leaf_id=reply.id, updated=now, title=conversation.title or _title(text))
+            )
+        return said, reply
+
+    async def save_reply(self, reply_id: str, text: str) -> None:
+        """Keep what has come of a reply so far, and say that its writer lives."""
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(messages)
+                .where(messages.c.id == reply_id)
+                .values(text=text, status="streaming", owner=this_process(), heartbeat=datetime.now(UTC))
+            )
+
+    async def end_reply(
+        self,
+        reply_id: str,
+        text: str,
+        status: Status,
+        *,
+        model: str | None = None,
+        finish_reason: str | None = None,
+        usage: dict[str, Any] | None = None,
+        error: str | None = None,
+    ) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(messages)
+                .where(messages.c.id == reply_id)
+                .values(
+                    text=text,
+                    status=status,
+                    model=model,
+                    finish_reason=finish_reason,
+                    usage=usage,
+                    error=error,
+                    owner=None,
+                    heartbeat=None,
+                )
+            )
+
+    async def path(self, leaf_id: str | None, limit: int | None = None) -> Sequence[Message]:
+        """The last `limit` messages of the branch that ends in `leaf_id`, the oldest first.
+
+        Reads those rows alone, however long the branch is.
+        """
+        start = select(*_MESSAGE_COLUMNS, literal(1).label("depth")).where(messages.c.id == leaf_id)
+        branch = start.cte("branch", recursive=True)
+        step = select(*_MESSAGE_COLUMNS, (branch.c.depth + 1).label("depth")).join(
+            branch, messages.c.id == branch.c.parent_id
+        )
+        if limit is not None:
+            step = step.where(branch.c.depth < limit)
+        branch = branch.union_all(step)
+        columns = [branch.c[name] for name in Message.__dataclass_fields__]
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(*columns).order_by(branch.c.depth.desc()))
+            return [_message(row) for row in rows]
+
+    async def count_messages(self, conversation_id: str) -> int:
+        query = select(func.count()).where(messages.c.conversation_id == conversation_id)
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).scalar_one()
+
+    async def mark_interrupted(self) -> int:
+        """Mark the replies whose writer is gone; returns how many.
+
+        A writer is gone when its process ended, as seen from the machine it ran on, or when it has not
+        shown itself for `HEARTBEAT_LOST`. Replies of living processes are left alone.
+        """
+        open_replies = select(messages.c.id, messages.c.owner, messages.c.heartbeat).where(
+            messages.c.status == "streaming"
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(open_replies)).all()
+        now = datetime.now(UTC)
+        gone = [
+            row
+            for row in rows
+            if row.owner != this_process()
+            and (row.heartbeat is None or now - row.heartbeat > HEARTBEAT_LOST or _has_ended(row.owner))
+        ]
+        if gone:
+            async with self._database.write() as connection:
+                for row in gone:  # only where the writer has not shown itself since
+                    await connection.execute(
+                        update(messages)
+                        .where(messages.c.id == row.id, messages.c.status == "streaming")
+                        .where(or_(messages.c.heartbeat == row.heartbeat, messages.c.heartbeat.is_(None)))
+                        .values(status="interrupted", owner=None, heartbeat=None)
+                    )
+        return len(gone)
+
+    async def draft(self, key: str) -> str:
+        """What was typed but not sent under `key`: a conversation's id, or any other word."""
+        async with self._database.read() as connection:
+            found = await connection.execute(select(drafts.c.text).where(drafts.c.key == key))
+            return found.scalar() or ""
+
+    async def save_draft(self, key: str, text: str) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(delete(drafts).where(drafts.c.key == key))
+            if text:
+                await connection.execute(insert(drafts).values(key=key, text=text))
+
+
+async def _get(connection: AsyncConnection, conversation_id: str) -> Conversation:
+    row = (await connection.execute(select(conversations).where(conversations.c.id == conversation_id))).one_or_none()
+    if row is None:
+        raise NotFoundError(f"There is no conversation '{conversation_id}'; `chatbot conversations list` shows them.")
+    return _conversation(row)
+
+
+def _title(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
+
+
+@cache
+def _machine() -> str:
+    """This machine, and within it the set of processes whose numbers mean the same to each other."""
+    try:
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux
+        return socket.gethostname()
+
+
+def this_process() -> str:
+    """A name for this process that no other process has, on any machine, now or later."""
+    pid = os.getpid()
+    return f"{_machine()}|{pid}|{_started(pid)}"
+
+
+@cache
+def _started(pid: int) -> float:
+    return float(psutil.Process(pid).create_time())
+
+
+def _has_ended(owner: str) -> bool:
+    machine, pid, started = owner.rsplit("|", 2)
+    if machine != _machine():
+        return False  # cannot be seen from here: its heartbeat tells
+    try:
+        process = psutil.Process(int(pid))
+        # A killed process that nobody has waited for yet is still listed, as a zombie.
+        return bool(process.create_time() != float(started) or process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

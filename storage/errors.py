@@ -1,0 +1,9 @@
+"""What can go wrong with the database, said to a person."""
+
+
+class StorageError(Exception):
+    """The database cannot be opened, read or written; the text says why and what to do."""
+
+
+class NotFoundError(StorageError):
+    """Nothing stands under that name."""
