@@ -58,7 +58,7 @@ _MESSAGE_COLUMNS = [messages.c[name] for name in Message.__dataclass_fields__]
 
 
 def _message(row: Row[Any]) -> Message:
-    return Message(*row._tuple())
+    return Message(**{name: row._mapping[name] for name in Message.__dataclass_fields__})
 
 
 def _conversation(row: Row[Any]) -> Conversation:
