@@ -1,0 +1,1 @@
+"""The terminal chat, a front end over `chatbot`."""
