@@ -1,6 +1,8 @@
 """`python -m chatbot` is the `chatbot` command."""
 
+import sys
+
 from chatbot.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field
 
@@ -59,7 +59,7 @@ class ChatService:
         self._settings = settings
         self._turns: dict[str, _Turn] = {}
 
-    async def send(self, conversation_id: str | None, text: str) -> AsyncIterator[Event]:
+    async def send(self, conversation_id: str | None, text: str) -> AsyncGenerator[Event, None]:
         """Answer one message in a conversation; None begins a new one.
 
         The message is committed before the model starts; the reply is saved as it comes. The last event is

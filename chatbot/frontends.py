@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib.metadata import entry_points
 from typing import Protocol, cast
 
@@ -29,6 +30,14 @@ class FrontEnd(Protocol):
 
 
 def front_ends() -> dict[str, FrontEnd]:
-    """The installed front ends by name, in the order of their names."""
-    found = sorted(entry_points(group=GROUP), key=lambda point: point.name)
-    return {point.name: cast(FrontEnd, point.load()) for point in found}
+    """The installed front ends by name, in the order of their names.
+
+    One that does not load, as a third party's may not, is named on stderr and left out.
+    """
+    found: dict[str, FrontEnd] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            found[point.name] = cast(FrontEnd, point.load())
+        except Exception as error:
+            print(f"chatbot: the front end '{point.name}' does not load: {error}", file=sys.stderr)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,6 +71,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """SQLAlchemy URL of the database."""
         return self.database_url or f"sqlite+aiosqlite:///{self.home / 'chatbot.db'}"
+
+    @property
+    def shown_database(self) -> str:
+        """The database, without a password that its URL may hold."""
+        return re.sub(r"://([^:/@]+):[^@]+@", r"://\1:***@", self.database)
 
     @property
     def models_folder(self) -> Path:

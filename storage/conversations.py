@@ -192,6 +192,12 @@ class Conversations:
             rows = await connection.execute(select(*columns).order_by(branch.c.depth.desc()))
             return [_message(row) for row in rows]
 
+    async def messages(self, conversation_id: str) -> Sequence[Message]:
+        """Everything said in a conversation, on all its branches, in the order it was said."""
+        query = select(*_MESSAGE_COLUMNS).where(messages.c.conversation_id == conversation_id)
+        async with self._database.read() as connection:
+            return [_message(row) for row in await connection.execute(query.order_by(messages.c.seq))]
+
     async def count_messages(self, conversation_id: str) -> int:
         query = select(func.count()).where(messages.c.conversation_id == conversation_id)
         async with self._database.read() as connection:

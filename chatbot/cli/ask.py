@@ -1,0 +1,151 @@
+"""`chatbot ask`: one message in, its reply on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from chatbot.cli.progress import NoticePrinter
+from chatbot.errors import UserError
+from chatbot.events import ConversationChanged, Failed, Finished, Notice, Started, TextDelta, Usage
+
+if TYPE_CHECKING:
+    from chatbot.chat import ChatService
+    from chatbot.settings import Settings
+
+HELP = "ask once and print the reply; piped input joins the message"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("text", nargs="*", help="the message; piped input is appended to it")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--continue", dest="resume", action="store_true", help="go on in the conversation last spoken in"
+    )
+    where.add_argument("--conversation", metavar="ID", help="go on in this conversation")
+    parser.add_argument("--model", metavar="NAME", help="NAME[@VERSION], or the path of a GGUF file")
+    parser.add_argument("--system", metavar="TEXT", help="system prompt")
+    parser.add_argument("--temperature", type=float, metavar="X", help="sampling temperature; 0: no chance")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="longest reply, in tokens")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the sampling")
+    parser.add_argument("--json", action="store_true", help="print one JSON object when the reply is complete")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from chatbot.settings import Settings
+
+    text = _message(arguments.text)
+    settings = Settings.load(
+        model=arguments.model,
+        system=arguments.system,
+        temperature=arguments.temperature,
+        max_tokens=arguments.max_tokens,
+        seed=arguments.seed,
+    )
+    return asyncio.run(_ask(settings, text, arguments))
+
+
+def _message(words: list[str]) -> str:
+    """The words of the command line and what is piped in, joined."""
+    parts = [" ".join(words)] if words else []
+    if not sys.stdin.isatty():
+        piped = sys.stdin.buffer.read()
+        try:
+            parts.append(piped.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"The piped input is not UTF-8 text (byte {error.start + 1} is 0x{piped[error.start]:02x}); "
+                "convert it first, for example with `iconv -t UTF-8`."
+            ) from None
+    text = "\n\n".join(part for part in parts if part.strip())
+    if not text:
+        raise UserError('There is nothing to ask: say it, as in `chatbot ask "How are you?"`, or pipe it in.')
+    return text
+
+
+async def _ask(settings: Settings, text: str, arguments: argparse.Namespace) -> int:
+    from chatbot.session import open_service
+
+    with NoticePrinter() as notices:
+        async with open_service(settings, slots=1) as service:
+            conversation = await _conversation(service, arguments, notices)
+            return await _print_reply(service, conversation, text, notices, as_json=arguments.json)
+
+
+async def _conversation(service: ChatService, arguments: argparse.Namespace, notices: NoticePrinter) -> str | None:
+    conversation: str | None = arguments.conversation
+    if arguments.resume:
+        latest = await service.conversations.list(limit=1)
+        if not latest:
+            notices.tell("There is no conversation to continue yet; this begins one.")
+        conversation = latest[0].id if latest else None
+    if conversation is not None:
+        await service.conversations.get(conversation)  # says so where there is none
+        if arguments.system is not None:
+            await service.set_system(conversation, arguments.system)
+    return conversation
+
+
+async def _print_reply(
+    service: ChatService, conversation: str | None, text: str, notices: NoticePrinter, *, as_json: bool
+) -> int:
+    started: Started | None = None
+    usage: Usage | None = None
+    async with aclosing(service.send(conversation, text)) as events:
+        async for event in events:
+            match event:
+                case Started():
+                    started = event
+                case TextDelta(text=piece) if not as_json:
+                    notices.close()
+                    print(piece, end="", flush=True)
+                case Notice():
+                    notices(event)
+                case Usage():
+                    usage = event
+                case Finished():
+                    notices.close()
+                    if as_json:
+                        print(_json(started, event, usage), flush=True)
+                    else:
+                        print(flush=True)
+                        if event.reason == "length":
+                            print("(cut: the longest reply is reached; --max-tokens allows more)", file=sys.stderr)
+                case Failed(text=reason):
+                    notices.close()
+                    if started is not None and not as_json:
+                        print(flush=True)
+                    print(f"chatbot: {reason}", file=sys.stderr)
+                    return 2
+                case ConversationChanged() | TextDelta():
+                    pass
+    return 0
+
+
+def _json(started: Started | None, finished: Finished, usage: Usage | None) -> str:
+    assert started is not None
+    assert usage is not None
+    return json.dumps(
+        {
+            "conversation": started.conversation,
+            "message": started.reply,
+            "text": finished.text,
+            "finish_reason": finished.reason,
+            "model": finished.model,
+            "usage": {
+                "prompt_tokens": usage.prompt_tokens,
+                "cached_tokens": usage.cached_tokens,
+                "completion_tokens": usage.completion_tokens,
+            },
+            "timings": {
+                "load_s": round(usage.load_s, 4),
+                "first_token_s": round(usage.first_token_s, 4),
+                "decode_tokens_per_s": round(usage.decode_tokens_per_s, 2),
+            },
+        },
+        ensure_ascii=False,
+    )

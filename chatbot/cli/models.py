@@ -1,0 +1,122 @@
+"""`chatbot models`: which models there are, and which of them answers."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from chatbot.cli.progress import NoticePrinter
+
+if TYPE_CHECKING:
+    from chatbot.registry import Listed, Registry
+
+HELP = "list, fetch, choose and remove models"
+KINDS = ("gpt", "aigc", "encoder")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+
+    listing = actions.add_parser("list", help="all models and versions")
+    listing.add_argument("--kind", choices=KINDS)
+    listing.add_argument("--json", action="store_true", help="as a JSON array")
+    listing.set_defaults(act=_list)
+
+    one = "NAME[@VERSION]; the path of a GGUF file works too"
+    for name, act, text, what in (
+        ("pull", _pull, "fetch a model", one),
+        ("use", _use, "let a model answer from now on", one),
+        ("remove", _remove, "delete what was fetched or trained", "NAME[@VERSION]"),
+        ("promote", _promote, "let a candidate answer from now on", "NAME@VERSION"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("name", metavar=what.partition(";")[0], help=what)
+        action.set_defaults(act=act)
+
+    for name, act, text in (
+        ("rollback", _rollback, "let the version before answer again"),
+        ("history", _history, "what answered when"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("--kind", choices=KINDS, required=True)
+        action.set_defaults(act=act)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    asyncio.run(_with_registry(arguments))
+    return 0
+
+
+async def _with_registry(arguments: argparse.Namespace) -> None:
+    from chatbot.session import open_store
+    from chatbot.settings import Settings
+
+    with NoticePrinter() as notices:
+        async with open_store(Settings.load()) as store:
+            await arguments.act(store.registry, arguments, notices)
+
+
+async def _list(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
+    rows = await registry.list(arguments.kind)
+    if arguments.json:
+        print(json.dumps([_row(row) for row in rows], ensure_ascii=False, indent=2))
+        return
+    width = max((len(row.version.ref) for row in rows), default=0)
+    for row in rows:
+        size = f"{row.size / 1e6:,.0f} MB" if row.size else ""
+        there = "here" if row.fetched else "not fetched"
+        licence = row.version.settings.get("licence", "")
+        print(f"{row.version.kind:8}{row.version.ref:<{width}}  {row.state:10}{there:12}{size:>10}  {licence}")
+
+
+async def _pull(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
+    path = await registry.pull(arguments.name, notices.tell)
+    notices.close()
+    print(path)
+
+
+async def _use(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
+    version = await registry.use(arguments.name, notices.tell)
+    notices.close()
+    print(f"{version.ref} answers from now on.")
+
+
+async def _remove(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
+    print(f"{(await registry.remove(arguments.name)).ref} is removed.")
+
+
+async def _promote(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
+    print(f"{(await registry.promote(arguments.name)).ref} answers from now on.")
+
+
+async def _rollback(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
+    print(f"{(await registry.rollback(arguments.kind)).ref} answers again.")
+
+
+async def _history(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
+    for entry in await registry.history(arguments.kind):
+        undone = " (rolled back since)" if entry.undone and entry.action != "rollback" else ""
+        action = "rolled back from" if entry.action == "rollback" else entry.action
+        print(f"{entry.created.astimezone():%Y-%m-%d %H:%M:%S}  {action:16}  {entry.ref}{undone}")
+
+
+def _row(row: Listed) -> dict[str, object]:
+    version = row.version
+    return {
+        "kind": version.kind,
+        "name": version.name,
+        "version": version.version,
+        "state": row.state,
+        "fetched": row.fetched,
+        "size": row.size,
+        "folder": version.folder,
+        "checksum": version.checksum,
+        "parent": version.parent,
+        "figures": version.figures,
+        "data_fingerprint": version.data_fingerprint,
+        "settings": version.settings,
+        "code_version": version.code_version,
+        "created": version.created.isoformat(),
+    }
