@@ -95,6 +95,7 @@ async def _print_reply(
 ) -> int:
     started: Started | None = None
     usage: Usage | None = None
+    said = False
     async with aclosing(service.send(conversation, text)) as events:
         async for event in events:
             match event:
@@ -102,6 +103,7 @@ async def _print_reply(
                     started = event
                 case TextDelta(text=piece) if not as_json:
                     notices.close()
+                    said = True
                     print(piece, end="", flush=True)
                 case Notice():
                     notices(event)
@@ -117,7 +119,7 @@ async def _print_reply(
                             print("(cut: the longest reply is reached; --max-tokens allows more)", file=sys.stderr)
                 case Failed(text=reason):
                     notices.close()
-                    if started is not None and not as_json:
+                    if said and not as_json:
                         print(flush=True)
                     print(f"chatbot: {reason}", file=sys.stderr)
                     return 2

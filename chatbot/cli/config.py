@@ -24,7 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _show() -> None:
     from chatbot.settings import Settings
 
-    values = Settings.load().model_dump(mode="json")
+    settings = Settings.load()
+    values = settings.model_dump(mode="json")
+    if settings.database_url:
+        values["database_url"] = settings.shown_database
     for name, field in Settings.model_fields.items():
         # JSON writes strings, numbers, booleans and lists as TOML does; TOML has no null: a comment stands there.
         line = f"{name} = {json.dumps(values[name], ensure_ascii=False)}"

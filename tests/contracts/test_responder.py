@@ -1,0 +1,129 @@
+"""What every text engine keeps to. A new engine joins by a line in `responder`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from chatbot.engines.base import ChatMessage, Completion, GenerationOptions, Responder
+from chatbot.engines.fake import ScriptedResponder
+from chatbot.engines.llamacpp import LlamaCppResponder
+from chatbot.errors import ModelError
+
+QUESTION = [ChatMessage("system", "You are brief."), ChatMessage("user", "Why is the sky blue? Explain at length.")]
+CONTEXT = 1024
+LONG = " ".join(f"word{number}" for number in range(400))
+
+
+@pytest.fixture(scope="module", params=["fake", "llamacpp"])
+async def responder(request: pytest.FixtureRequest, model_path: Path) -> AsyncIterator[Responder]:
+    engine: Responder
+    if request.param == "fake":
+        engine = ScriptedResponder(lambda messages: LONG, delay=0.002, context_length=CONTEXT)
+    else:
+        engine = await LlamaCppResponder.load(model_path, "smollm2@q4_1", context_length=CONTEXT, slots=2)
+    yield engine
+    await engine.close()
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def collect(
+    responder: Responder, messages: list[ChatMessage], options: GenerationOptions
+) -> tuple[list[str], Completion]:
+    pieces: list[str] = []
+    completion: Completion | None = None
+    async with aclosing(responder.reply(messages, options)) as reply:
+        async for piece in reply:
+            assert completion is None, "nothing comes after the Completion"
+            if isinstance(piece, Completion):
+                completion = piece
+            else:
+                pieces.append(piece)
+    assert completion is not None
+    return pieces, completion
+
+
+async def test_a_reply_streams_in_pieces_and_ends_with_its_completion(responder: Responder) -> None:
+    pieces, completion = await collect(responder, QUESTION, GenerationOptions(max_tokens=30, temperature=0))
+    assert len(pieces) > 10
+    assert all(pieces)
+    assert completion.finish_reason == "length"
+    assert completion.completion_tokens == 30
+    assert completion.decode_tokens_per_s > 0
+
+
+async def test_tokens_are_counted_as_the_engine_counts_its_own_prompt(responder: Responder) -> None:
+    for messages in (
+        QUESTION,
+        QUESTION[1:],
+        [*QUESTION, ChatMessage("assistant", "Because."), ChatMessage("user", "日本語 😀\n\n  spaced\ttext <|im_end|>")],
+    ):
+        counted = await responder.count_tokens(messages)
+        _, completion = await collect(responder, messages, GenerationOptions(max_tokens=1, temperature=0))
+        assert counted == completion.prompt_tokens
+
+
+async def test_the_same_seed_gives_the_same_reply(responder: Responder) -> None:
+    options = GenerationOptions(max_tokens=20, temperature=0.9, seed=7)
+    first, _ = await collect(responder, QUESTION, options)
+    second, _ = await collect(responder, QUESTION, options)
+    assert "".join(first) == "".join(second)
+
+
+async def test_closing_the_reply_stops_it_and_leaves_the_engine_usable(responder: Responder) -> None:
+    async with aclosing(responder.reply(QUESTION, GenerationOptions(max_tokens=600))) as reply:
+        assert isinstance(await anext(reply), str)
+    _, completion = await collect(responder, QUESTION, GenerationOptions(max_tokens=5))
+    assert completion.completion_tokens == 5
+
+
+async def test_cancelling_the_reader_stops_the_reply(responder: Responder) -> None:
+    came = asyncio.Event()
+
+    async def read() -> None:
+        async with aclosing(responder.reply(QUESTION, GenerationOptions(max_tokens=600))) as reply:
+            async for _ in reply:
+                came.set()
+
+    reader = asyncio.create_task(read())
+    await came.wait()
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    _, completion = await collect(responder, QUESTION, GenerationOptions(max_tokens=5))
+    assert completion.completion_tokens == 5
+
+
+async def test_replies_run_side_by_side(responder: Responder) -> None:
+    options = GenerationOptions(max_tokens=25, temperature=0)
+    order: list[int] = []
+
+    async def read(number: int) -> None:
+        async with aclosing(responder.reply(QUESTION, options)) as reply:
+            async for _ in reply:
+                order.append(number)
+
+    await asyncio.gather(read(0), read(1))
+    assert order.count(0) == order.count(1)
+    assert order != sorted(order)
+    assert order != sorted(order, reverse=True)
+
+
+async def test_a_prompt_longer_than_the_context_is_refused_in_a_sentence(responder: Responder) -> None:
+    messages = [ChatMessage("user", "many words " * CONTEXT)]
+    assert await responder.count_tokens(messages) > CONTEXT
+    with pytest.raises(ModelError, match=str(CONTEXT)):
+        await collect(responder, messages, GenerationOptions(max_tokens=5))
+
+
+async def test_a_reply_never_outgrows_the_context(responder: Responder) -> None:
+    messages = [ChatMessage("user", "go on: " + "la " * 400)]
+    prompt = await responder.count_tokens(messages)
+    _, completion = await collect(responder, messages, GenerationOptions(max_tokens=CONTEXT - prompt))
+    assert prompt + completion.completion_tokens <= CONTEXT
