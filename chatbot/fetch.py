@@ -128,8 +128,8 @@ async def _download(entry: CatalogEntry, folder: Path, progress: Progress) -> Pa
     text = "\n".join(said)
     if "No space left" in text:
         reason = "there is no room left on the disk; make room and try again"
-    elif re.search(r"Retrying|Connection|Name or service|Temporary failure|timed out|Network", text):
-        reason = "the package index cannot be reached; check the network and pip's settings"
+    elif re.search(r"from versions: none|Retrying|Connection|Temporary failure|timed out", text):
+        reason = "the package index cannot be reached, or does not have it; check the network and pip's settings"
     else:
         errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR")]
         reason = errors[-1] if errors else "pip failed without saying why"

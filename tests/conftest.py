@@ -56,7 +56,11 @@ def chatbot() -> Chatbot:
     def run(*arguments: str, stdin: str | bytes = "", timeout: float = 120) -> subprocess.CompletedProcess[str]:
         data = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(
-            [sys.executable, "-m", "chatbot", *arguments], input=data, capture_output=True, timeout=timeout, check=False
+            [sys.executable, "-m", "chatbot", *arguments],
+            input=data,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
         )
         return subprocess.CompletedProcess(
             done.args, done.returncode, done.stdout.decode(), done.stderr.decode(errors="replace")

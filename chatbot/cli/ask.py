@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from chatbot.cli.progress import NoticePrinter
+from chatbot.cli.run import run_async
 from chatbot.errors import UserError
 from chatbot.events import ConversationChanged, Failed, Finished, Notice, Started, TextDelta, Usage
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_tokens=arguments.max_tokens,
         seed=arguments.seed,
     )
-    return asyncio.run(_ask(settings, text, arguments))
+    return run_async(_ask(settings, text, arguments))
 
 
 def _message(words: list[str]) -> str:

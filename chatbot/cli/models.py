@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 from typing import TYPE_CHECKING
 
 from chatbot.cli.progress import NoticePrinter
+from chatbot.cli.run import run_async
 
 if TYPE_CHECKING:
     from chatbot.registry import Listed, Registry
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    asyncio.run(_with_registry(arguments))
+    run_async(_with_registry(arguments))
     return 0
 
 

@@ -62,7 +62,11 @@ async def test_tokens_are_counted_as_the_engine_counts_its_own_prompt(responder:
     for messages in (
         QUESTION,
         QUESTION[1:],
-        [*QUESTION, ChatMessage("assistant", "Because."), ChatMessage("user", "日本語 😀\n\n  spaced\ttext <|im_end|>")],
+        [
+            *QUESTION,
+            ChatMessage("assistant", "Because."),
+            ChatMessage("user", "日本語 😀\n\n  spaced\ttext <|im_end|>"),
+        ],
     ):
         counted = await responder.count_tokens(messages)
         _, completion = await collect(responder, messages, GenerationOptions(max_tokens=1, temperature=0))
