@@ -30,6 +30,7 @@ class _Turn:
     events: asyncio.Queue[Event | None] = field(default_factory=asyncio.Queue)
     task: asyncio.Task[None] | None = None
     text: str = ""
+    cancelled: bool = False
     running: asyncio.Event = field(default_factory=asyncio.Event)  # its task may be cancelled from now on
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -221,5 +222,7 @@ class ChatService:
 async def _cancel(turn: _Turn) -> None:
     if turn.task is not None:
         await turn.running.wait()
-        turn.task.cancel()
+        if not turn.cancelled:  # once: a second one would hit the saving of what came
+            turn.cancelled = True
+            turn.task.cancel()
         await asyncio.wait([turn.task])

@@ -1,0 +1,362 @@
+"""The chat: transcript, composer, list of conversations and status line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widgets import Footer, TextArea
+
+from chatbot.errors import UserError
+from chatbot.events import ConversationChanged, Event, Failed, Finished, Notice, Started, TextDelta, Usage
+from storage.errors import StorageError
+from tui.composer import Composer
+from tui.dialogs import DeleteDialog, RenameDialog
+from tui.message import NoticeView, ReplyView, SaidView
+from tui.sidebar import Sidebar
+from tui.status import StatusLine
+from tui.transcript import PAGE, Transcript
+
+if TYPE_CHECKING:
+    from chatbot.chat import ChatService
+    from chatbot.commands import Command
+    from storage.conversations import Conversation, Message
+    from tui.app import ChatbotApp
+
+NEW = "new"
+"""Where the draft of a conversation that has no id yet is kept."""
+DRAFT_AFTER_S = 0.4
+FRAMES_PER_S = 25
+NARROW = 80
+
+
+@dataclass(slots=True)
+class LiveReply:
+    """A reply under way; `view` is there while its conversation is shown, and has been given `shown` characters."""
+
+    conversation: str
+    reply: str
+    text: str = ""
+    shown: int = 0
+    view: ReplyView | None = None
+
+
+class ChatScreen(Screen[None]):
+    """Opens at once and takes typing; database and model join when they are ready."""
+
+    BINDINGS = [  # noqa: RUF012 - Textual declares it so
+        Binding("ctrl+n", "new", "New"),
+        Binding("ctrl+b", "toggle_sidebar", "List"),
+        Binding("f2", "rename", "Rename"),
+        Binding("f8", "delete", "Delete"),
+        Binding("escape", "stop", "Stop", priority=True),
+    ]
+
+    def __init__(self, conversation: str | None, *, new: bool) -> None:
+        super().__init__()
+        self.conversation: str | None = None
+        self._wanted = conversation
+        self._new = new
+        self._service: ChatService | None = None
+        self._held: list[str] = []  # sent before the database was open
+        self._live: dict[str, LiveReply] = {}
+        self._draft_timer: Timer | None = None
+        self._typed = ""
+        self._switching = asyncio.Lock()
+
+    def compose(self) -> ComposeResult:
+        with Horizontal():
+            yield Sidebar()
+            with Vertical():
+                yield Transcript()
+                yield Composer()
+                yield StatusLine(markup=False)
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        self.query_one(Composer).focus()
+        self.set_interval(1 / FRAMES_PER_S, self._flush)
+        self.run_worker(self._open())
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.set_class(event.size.width < NARROW, "narrow")
+        self.set_class(event.size.height < 12, "low")
+
+    @property
+    def _status(self) -> StatusLine:
+        return self.query_one(StatusLine)
+
+    # Opening
+
+    async def _open(self) -> None:
+        app = cast("ChatbotApp", self.app)
+        try:
+            self._service = service = await app.open_service()
+            self._status.model = await service.models.name()
+            await self._switch(await self._first(service), keep_typed=True)
+        except (UserError, StorageError) as error:
+            app.give_up(error)
+            return
+        held, self._held = self._held, []
+        for text in held:
+            self._start(text)
+        await self._warm_up(service)
+
+    async def _first(self, service: ChatService) -> str | None:
+        if self._wanted is not None:
+            return (await service.conversations.get(self._wanted)).id
+        latest = [] if self._new else await service.conversations.list(limit=1)
+        return latest[0].id if latest else None
+
+    async def _warm_up(self, service: ChatService) -> None:
+        """Load the model while the person types."""
+        try:
+            responder = await service.models.responder(self._status.show_notice)
+        except UserError as error:
+            self._status.state = "no model"
+            await self._tell(str(error), error=True)
+        else:
+            self._status.model = responder.name
+            if not self._live:
+                self._status.state = "ready"
+
+    # Sending
+
+    def on_composer_submitted(self, event: Composer.Submitted) -> None:
+        event.stop()
+        if not event.text.strip():
+            return
+        if self.conversation is not None and self.conversation in self._live:
+            self.notify("The reply is still coming; Esc stops it.")
+            return
+        self.query_one(Composer).put("")
+        if self._service is None:
+            self._held.append(event.text)
+            self._status.state = "your message goes out as soon as the database is open"
+        else:
+            self._start(event.text)
+
+    def offer(self, command: Command) -> None:
+        """A command picked from the palette: run it, or let the person complete it."""
+        if command.argument:
+            self.query_one(Composer).put(f"/{command.name} ")
+        else:
+            self._start(f"/{command.name}")
+
+    def _start(self, text: str) -> None:
+        self.run_worker(self._converse(text))
+
+    async def _converse(self, text: str) -> None:
+        """Send, and show what comes of it, wherever the person looks meanwhile."""
+        assert self._service is not None
+        conversation, live = self.conversation, None
+        async with aclosing(self._service.send(conversation, text)) as stream:
+            async for event in stream:
+                if isinstance(event, Started):
+                    live = await self._begin(event, text, was=conversation)
+                elif isinstance(event, TextDelta) and live is not None:
+                    live.text += event.text
+                elif live is not None:
+                    await self._during_reply(event, live)
+                else:
+                    await self._from_command(event, text)
+
+    async def _begin(self, started: Started, text: str, was: str | None) -> LiveReply:
+        assert self._service is not None
+        live = self._live[started.conversation] = LiveReply(started.conversation, started.reply)
+        await self._service.conversations.save_draft(was or NEW, "")
+        if self.conversation == was:
+            self.conversation = started.conversation
+            live.view = ReplyView()
+            transcript = self.query_one(Transcript)
+            path = await self._service.conversations.path(started.message, 1)
+            await transcript.add(SaidView(text), path[0].parent_id if path else None)
+            await transcript.add(live.view, started.message)
+            transcript.anchor()
+            transcript.scroll_end(animate=False)
+        self._status.state = "reading"
+        await self._refresh_sidebar()
+        return live
+
+    async def _during_reply(self, event: Event, live: LiveReply) -> None:
+        here = self.conversation == live.conversation
+        if isinstance(event, Notice):
+            self._status.show_notice(event)
+        elif isinstance(event, Usage) and here:
+            self._status.usage = event
+        elif isinstance(event, Finished | Failed):
+            await self._show(live)
+            self._live.pop(live.conversation, None)
+            if live.view is not None:
+                await live.view.end(_mark(event))
+            self._status.state = "replying elsewhere" if self._live else "ready"
+            if isinstance(event, Finished):
+                self._status.model = event.model
+            await self._refresh_sidebar()
+
+    async def _from_command(self, event: Event, text: str) -> None:
+        if isinstance(event, Notice):
+            await self._tell(event.text)
+        elif isinstance(event, ConversationChanged):
+            await self._switch(event.conversation)
+        elif isinstance(event, Failed):
+            await self._tell(event.text, error=True)
+            composer = self.query_one(Composer)
+            if not composer.text:  # nothing typed is lost: it was not taken, so it stands there again
+                composer.put(text)
+
+    async def _tell(self, text: str, *, error: bool = False) -> None:
+        transcript = self.query_one(Transcript)
+        await transcript.add(NoticeView(text, "error" if error else "notice"))
+        transcript.scroll_end(animate=False)
+
+    # Streaming
+
+    async def _flush(self) -> None:
+        for live in list(self._live.values()):
+            await self._show(live)
+
+    async def _show(self, live: LiveReply) -> None:
+        if live.view is None or len(live.text) == live.shown:
+            return
+        piece, live.shown = live.text[live.shown :], len(live.text)
+        if self._status.state != "replying":
+            self._status.state = "replying"
+        if live.view.is_attached:
+            await live.view.append(piece)
+
+    async def action_stop(self) -> None:
+        if self.conversation is not None and self.conversation in self._live and self._service is not None:
+            self.run_worker(self._service.stop(self.conversation))
+        else:
+            self.query_one(Composer).focus()
+
+    # Conversations
+
+    async def _switch(self, conversation: str | None, *, keep_typed: bool = False) -> None:
+        """Show another conversation; a reply under way goes on, and is followed again on coming back."""
+        assert self._service is not None
+        service = self._service
+        async with self._switching:
+            if not keep_typed:
+                await self.keep_draft()
+            leaf = None if conversation is None else (await service.conversations.get(conversation)).leaf_id
+            path = await service.conversations.path(leaf, PAGE)
+            for live in self._live.values():
+                live.view = None
+            self.conversation = conversation
+            live_here = self._live.get(conversation or "")
+            if live_here is not None:  # what came, from here rather than from the database
+                path = [message for message in path if message.id != live_here.reply]
+            transcript = self.query_one(Transcript)
+            await transcript.show(path, service.conversations.path)
+            if live_here is not None:
+                live_here.view, live_here.shown = ReplyView(), 0
+                await transcript.add(live_here.view, path[-1].id if path else None)
+            self._status.usage = _usage(path)
+            draft = await service.conversations.draft(conversation or NEW)
+            composer = self.query_one(Composer)
+            if not keep_typed or (draft and not composer.text):
+                composer.put(draft)
+        await self._refresh_sidebar()
+        composer.focus()
+
+    async def _refresh_sidebar(self) -> None:
+        if self._service is not None:
+            await self.query_one(Sidebar).refresh_list(self._page, self.conversation)
+
+    async def _page(self, limit: int, offset: int) -> Sequence[Conversation]:
+        assert self._service is not None
+        return await self._service.conversations.list(limit, offset)
+
+    def on_sidebar_chosen(self, event: Sidebar.Chosen) -> None:
+        event.stop()
+        self.run_worker(self._switch(event.conversation))
+        if self.has_class("narrow"):
+            self.remove_class("list-shown")
+
+    def action_new(self) -> None:
+        if self._service is not None:
+            self.run_worker(self._switch(None))
+
+    def action_toggle_sidebar(self) -> None:
+        # On a wide screen the list is there unless it is hidden; on a narrow one it is not unless it is shown.
+        self.toggle_class("list-shown" if self.has_class("narrow") else "list-hidden")
+        sidebar = self.query_one(Sidebar)
+        (sidebar if sidebar.display else self.query_one(Composer)).focus()
+
+    def action_rename(self) -> None:
+        self.run_worker(self._rename())
+
+    def action_delete(self) -> None:
+        self.run_worker(self._delete())
+
+    async def _rename(self) -> None:
+        target = await self._target()
+        if target is not None and (title := await self.app.push_screen_wait(RenameDialog(target.title))):
+            assert self._service is not None
+            await self._service.conversations.rename(target.id, title)
+            await self._refresh_sidebar()
+
+    async def _delete(self) -> None:
+        target = await self._target()
+        if target is not None and await self.app.push_screen_wait(DeleteDialog(target.title)):
+            assert self._service is not None
+            await self._service.delete(target.id)
+            if target.id == self.conversation:
+                self.conversation = None
+                await self._switch(None)
+            else:
+                await self._refresh_sidebar()
+
+    async def _target(self) -> Conversation | None:
+        """The conversation that a key is about: the one under the cursor in the list, else the one shown."""
+        sidebar = self.query_one(Sidebar)
+        chosen = self.conversation
+        if sidebar.has_focus and sidebar.highlighted is not None:
+            chosen = sidebar.get_option_at_index(sidebar.highlighted).id
+        if self._service is None or chosen is None:
+            self.notify("There is no conversation here yet.")
+            return None
+        return await self._service.conversations.get(chosen)
+
+    # Drafts
+
+    def on_text_area_changed(self, event: TextArea.Changed) -> None:
+        self._typed = self.query_one(Composer).whole_text
+        if self._draft_timer is not None:
+            self._draft_timer.stop()
+        self._draft_timer = self.set_timer(DRAFT_AFTER_S, self.keep_draft)
+
+    async def keep_draft(self) -> None:
+        """Save what is typed and not sent."""
+        if self._draft_timer is not None:
+            self._draft_timer.stop()
+            self._draft_timer = None
+        if self._service is not None:
+            await self._service.conversations.save_draft(self.conversation or NEW, self._typed)
+
+    def typed(self) -> str:
+        """What was typed and could not be kept."""
+        return "\n\n".join([*self._held, self._typed]).strip()
+
+
+def _mark(end: Finished | Failed) -> str:
+    if isinstance(end, Failed):
+        return end.text
+    return {"stop": "", "length": "cut: the longest reply was reached", "stopped": "stopped"}[end.reason]
+
+
+def _usage(path: Sequence[Message]) -> Usage | None:
+    """What the last reply of a branch cost, for the gauge."""
+    last = path[-1].usage if path else None
+    return None if last is None else Usage(**last)

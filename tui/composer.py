@@ -1,0 +1,67 @@
+"""Where a person types: Enter sends, shift+enter and ctrl+j make a new line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual import events
+from textual.message import Message
+from textual.widgets import TextArea
+
+LARGE_PASTE = 20_000
+"""Characters from which a pasted text is kept aside: laying out a megabyte takes seconds at every key."""
+
+
+class Composer(TextArea):
+    """A multi-line composer. A large pasted text stands in it as one short mark, and is sent whole."""
+
+    @dataclass
+    class Submitted(Message):
+        """The person pressed Enter; `text` is whole, with what was pasted."""
+
+        text: str
+
+    def __init__(self) -> None:
+        super().__init__(
+            id="composer",
+            soft_wrap=True,
+            highlight_cursor_line=False,
+            placeholder="Write a message · Enter sends · Ctrl+J new line",
+        )
+        self._pasted: dict[str, str] = {}
+
+    @property
+    def whole_text(self) -> str:
+        """What is typed, with pasted texts in the place of their marks."""
+        text = self.text
+        for mark, pasted in self._pasted.items():
+            text = text.replace(mark, pasted)
+        return text
+
+    def put(self, text: str) -> None:
+        """Replace what stands there, the cursor at its end."""
+        self._pasted.clear()
+        self.text = self._folded(text) if len(text) > LARGE_PASTE else text
+        self.move_cursor(self.document.end)
+
+    async def _on_key(self, event: events.Key) -> None:
+        if event.key == "enter":
+            event.stop()
+            event.prevent_default()
+            self.post_message(self.Submitted(self.whole_text))
+        elif event.key in ("shift+enter", "ctrl+j"):  # many terminals send both as a line feed
+            event.stop()
+            event.prevent_default()
+            self.insert("\n")
+        else:
+            await super()._on_key(event)
+
+    async def _on_paste(self, event: events.Paste) -> None:
+        if len(event.text) > LARGE_PASTE:
+            event = events.Paste(self._folded(event.text))
+        await super()._on_paste(event)
+
+    def _folded(self, text: str) -> str:
+        mark = f"⟦pasted text {len(self._pasted) + 1}: {len(text):,} characters⟧"
+        self._pasted[mark] = text
+        return mark

@@ -1,0 +1,26 @@
+"""Registers the terminal chat as `chatbot chat`; imports nothing heavy before it runs."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "open the terminal chat (what `chatbot` alone does)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--conversation", metavar="ID", help="open this conversation instead of the last one")
+    where.add_argument("--new", action="store_true", help="begin a new conversation")
+    parser.add_argument("--model", metavar="NAME", help="NAME[@VERSION], or the path of a GGUF file")
+    parser.add_argument("--system", metavar="TEXT", help="system prompt of new conversations")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until the person leaves. Raises UserError or StorageError where the chat cannot open."""
+    from chatbot.settings import Settings
+
+    settings = Settings.load(model=arguments.model, system=arguments.system)
+
+    from tui.app import run_app
+
+    return run_app(settings, conversation=arguments.conversation, new=arguments.new)

@@ -1,0 +1,65 @@
+"""The list of conversations, the one last spoken in first."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
+
+from storage.conversations import Conversation
+
+PAGE = 50
+
+Loader = Callable[[int, int], Awaitable[Sequence[Conversation]]]
+"""Gives so many conversations, from so far down the list."""
+
+
+class Sidebar(OptionList):
+    """Reads a page at a time, more as the person moves down."""
+
+    @dataclass
+    class Chosen(Message):
+        """The person picked a conversation."""
+
+        conversation: str
+
+    def __init__(self) -> None:
+        super().__init__(id="sidebar", markup=False)
+        self.border_title = "Conversations"
+        self._load: Loader | None = None
+        self._complete = False
+
+    async def refresh_list(self, load: Loader, current: str | None) -> None:
+        """Read as many as were shown, and mark the one that is open."""
+        self._load = load
+        wanted = max(PAGE, self.option_count)
+        found = await load(wanted, 0)
+        self._complete = len(found) < wanted
+        self.clear_options()
+        self.add_options(_option(conversation) for conversation in found)
+        for index, conversation in enumerate(found):
+            if conversation.id == current:
+                self.highlighted = index
+
+    async def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        if self._load is None or self._complete or event.option_index < self.option_count - 3:
+            return
+        found = await self._load(PAGE, self.option_count)
+        self._complete = len(found) < PAGE
+        known = {option.id for option in self.options}
+        self.add_options(_option(conversation) for conversation in found if conversation.id not in known)
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        if event.option_id is not None:
+            self.post_message(self.Chosen(event.option_id))
+
+
+def _option(conversation: Conversation) -> Option:
+    title = conversation.title or "New conversation"
+    when = f"{conversation.updated.astimezone():%d %b %H:%M}"
+    return Option(Content.assemble(title, "\n", (when, "dim")), id=conversation.id)
