@@ -53,8 +53,9 @@ class ChatbotApp(App[None]):
         self._opener = opener
         self._stack = AsyncExitStack()
 
-    def on_mount(self) -> None:
-        self.push_screen(self.chat)
+    def get_default_screen(self) -> ChatScreen:
+        """The chat is there from the start: keys pressed before it is painted reach it."""
+        return self.chat
 
     async def open_service(self) -> ChatService:
         """Open database and core; both take a moment to import, which the screen does not wait for."""

@@ -76,7 +76,7 @@ class ChatScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         with Horizontal():
             yield Sidebar()
-            with Vertical():
+            with Vertical(id="main"):
                 yield Transcript()
                 yield Composer()
                 yield StatusLine(markup=False)
@@ -90,6 +90,14 @@ class ChatScreen(Screen[None]):
     def on_resize(self, event: events.Resize) -> None:
         self.set_class(event.size.width < NARROW, "narrow")
         self.set_class(event.size.height < 12, "low")
+
+    def on_key(self, event: events.Key) -> None:
+        """What is typed anywhere goes to the composer; also what was typed before that had the focus."""
+        composer = self.query_one(Composer)
+        if event.is_printable and event.character is not None:
+            event.stop()
+            composer.focus()
+            composer.insert(event.character)
 
     @property
     def _status(self) -> StatusLine:

@@ -13,6 +13,7 @@ from textual.widgets.option_list import Option
 from storage.conversations import Conversation
 
 PAGE = 50
+TITLE_WIDTH = 28
 
 Loader = Callable[[int, int], Awaitable[Sequence[Conversation]]]
 """Gives so many conversations, from so far down the list."""
@@ -61,5 +62,7 @@ class Sidebar(OptionList):
 
 def _option(conversation: Conversation) -> Option:
     title = conversation.title or "New conversation"
+    if len(title) > TITLE_WIDTH:
+        title = f"{title[: TITLE_WIDTH - 1]}…"
     when = f"{conversation.updated.astimezone():%d %b %H:%M}"
     return Option(Content.assemble(title, "\n", (when, "dim")), id=conversation.id)
