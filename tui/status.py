@@ -1,4 +1,4 @@
-"""The line under the composer: model, what it is doing, speed, and how full the context is."""
+"""The line under the composer: what goes on, speed, how full the context is, and the model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from textual.widgets import Static
 
 from chatbot.events import Notice, Usage
 
-GAUGE_WIDTH = 10
+GAUGE_WIDTH = 8
 
 
 class StatusLine(Static):
@@ -26,14 +26,13 @@ class StatusLine(Static):
             self.state = f"{notice.text} {gauge(notice.fraction)} {notice.fraction:.0%}"
 
     def render(self) -> Content:
-        parts = [Content.styled(self.model, "bold")] if self.model else []
-        parts.append(Content(self.state))
+        parts = [self.state]
         if self.usage is not None:
             used = self.usage.prompt_tokens + self.usage.completion_tokens
             full = used / self.usage.context_length
-            parts.append(Content(f"{self.usage.decode_tokens_per_s:.0f} tokens/s"))
-            parts.append(Content(f"context {gauge(full)} {used:,} of {self.usage.context_length:,}"))
-        return Content("  ·  ").join(parts)
+            parts.append(f"{self.usage.decode_tokens_per_s:.0f} tokens/s")
+            parts.append(f"context {gauge(full)} {full:.0%}")
+        return Content(" · ".join([*parts, self.model]))
 
 
 def gauge(fraction: float) -> str:

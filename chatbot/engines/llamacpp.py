@@ -37,7 +37,6 @@ class LlamaCppResponder:
         self._key = key
         self._address = ""
         self._tokens: OrderedDict[tuple[str, bool, bool], list[int]] = OrderedDict()
-        self._connection: http.client.HTTPConnection | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -217,9 +216,8 @@ class LlamaCppResponder:
 
     @contextmanager
     def _asking(self) -> Iterator[Any]:
-        """A function that posts JSON and gives JSON back, over one kept connection."""
-        connection = self._connection or http.client.HTTPConnection(self._address)
-        self._connection = None
+        """A function that posts JSON and gives JSON back, over one connection."""
+        connection = http.client.HTTPConnection(self._address)  # a kept one would be closed by the server when idle
 
         def ask(path: str, body: dict[str, Any]) -> Any:
             connection.request("POST", path, json.dumps(body), self._headers())
@@ -233,11 +231,10 @@ class LlamaCppResponder:
             yield ask
         except (OSError, http.client.HTTPException) as error:
             raise ModelError(f"{self.name} stopped answering: {error or type(error).__name__}.") from None
-        self._connection = connection
+        finally:
+            connection.close()
 
     async def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:

@@ -86,6 +86,16 @@ async def test_a_server_that_dies_fails_the_reply_in_a_sentence(model_path: Path
         await engine.close()
 
 
+async def test_it_answers_after_a_pause_longer_than_the_server_keeps_a_connection(model_path: Path) -> None:
+    engine = await LlamaCppResponder.load(model_path, "m@1", context_length=512)
+    try:
+        await finish(engine, [ChatMessage("user", "Hello")])
+        await asyncio.sleep(7)  # the server hangs up idle connections after five seconds
+        await finish(engine, [ChatMessage("user", "Hello again")])
+    finally:
+        await engine.close()
+
+
 async def test_closing_ends_the_server_process(model_path: Path) -> None:
     engine = await LlamaCppResponder.load(model_path, "m@1", context_length=512)
     assert len(_children()) == 1

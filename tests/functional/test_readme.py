@@ -28,7 +28,9 @@ def test_the_commands_of_readme_run_one_after_the_other(home: Path, model_path: 
 
 def test_readme_opens_with_the_two_make_commands() -> None:
     assert TARGETS == ["chat", "test"]
-    assert README.index("make chat") < README.index("uv venv") < README.index("pipx install .") < README.index("py -m")
+    assert (
+        README.index("make chat") < README.index("uv venv") < README.index("pipx install .") < README.index("py -m")
+    )
 
 
 @pytest.mark.parametrize("target", ["chat", "test", "bench"])
