@@ -72,18 +72,22 @@ class ChatScreen(Screen[None]):
         self._draft_timer: Timer | None = None
         self._typed = ""
         self._switching = asyncio.Lock()
+        self._sidebar = Sidebar()
+        self._transcript = Transcript()
+        self._composer = Composer()
+        self._status = StatusLine(markup=False)
 
     def compose(self) -> ComposeResult:
         with Horizontal():
-            yield Sidebar()
+            yield self._sidebar
             with Vertical(id="main"):
-                yield Transcript()
-                yield Composer()
-                yield StatusLine(markup=False)
+                yield self._transcript
+                yield self._composer
+                yield self._status
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        self.query_one(Composer).focus()
+        self._composer.focus()
         self.set_interval(1 / FRAMES_PER_S, self._flush)
         self.run_worker(self._open())
 
@@ -93,15 +97,10 @@ class ChatScreen(Screen[None]):
 
     def on_key(self, event: events.Key) -> None:
         """What is typed anywhere goes to the composer; also what was typed before that had the focus."""
-        composer = self.query_one(Composer)
         if event.is_printable and event.character is not None:
             event.stop()
-            composer.focus()
-            composer.insert(event.character)
-
-    @property
-    def _status(self) -> StatusLine:
-        return self.query_one(StatusLine)
+            self._composer.focus()
+            self._composer.insert(event.character)
 
     # Opening
 
@@ -146,7 +145,7 @@ class ChatScreen(Screen[None]):
         if self.conversation is not None and self.conversation in self._live:
             self.notify("The reply is still coming; Esc stops it.")
             return
-        self.query_one(Composer).put("")
+        self._composer.put("")
         if self._service is None:
             self._held.append(event.text)
             self._status.state = "your message goes out as soon as the database is open"
@@ -156,7 +155,7 @@ class ChatScreen(Screen[None]):
     def offer(self, command: Command) -> None:
         """A command picked from the palette: run it, or let the person complete it."""
         if command.argument:
-            self.query_one(Composer).put(f"/{command.name} ")
+            self._composer.put(f"/{command.name} ")
         else:
             self._start(f"/{command.name}")
 
@@ -185,12 +184,11 @@ class ChatScreen(Screen[None]):
         if self.conversation == was:
             self.conversation = started.conversation
             live.view = ReplyView()
-            transcript = self.query_one(Transcript)
             path = await self._service.conversations.path(started.message, 1)
-            await transcript.add(SaidView(text), path[0].parent_id if path else None)
-            await transcript.add(live.view, started.message)
-            transcript.anchor()
-            transcript.scroll_end(animate=False)
+            await self._transcript.add(SaidView(text), path[0].parent_id if path else None)
+            await self._transcript.add(live.view, started.message)
+            self._transcript.anchor()
+            self._transcript.scroll_end(animate=False)
         self._status.state = "reading"
         await self._refresh_sidebar()
         return live
@@ -218,14 +216,12 @@ class ChatScreen(Screen[None]):
             await self._switch(event.conversation)
         elif isinstance(event, Failed):
             await self._tell(event.text, error=True)
-            composer = self.query_one(Composer)
-            if not composer.text:  # nothing typed is lost: it was not taken, so it stands there again
-                composer.put(text)
+            if not self._composer.text:  # nothing typed is lost: it was not taken, so it stands there again
+                self._composer.put(text)
 
     async def _tell(self, text: str, *, error: bool = False) -> None:
-        transcript = self.query_one(Transcript)
-        await transcript.add(NoticeView(text, "error" if error else "notice"))
-        transcript.scroll_end(animate=False)
+        await self._transcript.add(NoticeView(text, "error" if error else "notice"))
+        self._transcript.scroll_end(animate=False)
 
     # Streaming
 
@@ -246,7 +242,7 @@ class ChatScreen(Screen[None]):
         if self.conversation is not None and self.conversation in self._live and self._service is not None:
             self.run_worker(self._service.stop(self.conversation))
         else:
-            self.query_one(Composer).focus()
+            self._composer.focus()
 
     # Conversations
 
@@ -265,22 +261,20 @@ class ChatScreen(Screen[None]):
             live_here = self._live.get(conversation or "")
             if live_here is not None:  # what came, from here rather than from the database
                 path = [message for message in path if message.id != live_here.reply]
-            transcript = self.query_one(Transcript)
-            await transcript.show(path, service.conversations.path)
+            await self._transcript.show(path, service.conversations.path)
             if live_here is not None:
                 live_here.view, live_here.shown = ReplyView(), 0
-                await transcript.add(live_here.view, path[-1].id if path else None)
+                await self._transcript.add(live_here.view, path[-1].id if path else None)
             self._status.usage = _usage(path)
             draft = await service.conversations.draft(conversation or NEW)
-            composer = self.query_one(Composer)
-            if not keep_typed or (draft and not composer.text):
-                composer.put(draft)
+            if not keep_typed or (draft and not self._composer.text):
+                self._composer.put(draft)
         await self._refresh_sidebar()
-        composer.focus()
+        self._composer.focus()
 
     async def _refresh_sidebar(self) -> None:
         if self._service is not None:
-            await self.query_one(Sidebar).refresh_list(self._page, self.conversation)
+            await self._sidebar.refresh_list(self._page, self.conversation)
 
     async def _page(self, limit: int, offset: int) -> Sequence[Conversation]:
         assert self._service is not None
@@ -299,8 +293,7 @@ class ChatScreen(Screen[None]):
     def action_toggle_sidebar(self) -> None:
         # On a wide screen the list is there unless it is hidden; on a narrow one it is not unless it is shown.
         self.toggle_class("list-shown" if self.has_class("narrow") else "list-hidden")
-        sidebar = self.query_one(Sidebar)
-        (sidebar if sidebar.display else self.query_one(Composer)).focus()
+        (self._sidebar if self._sidebar.display else self._composer).focus()
 
     def action_rename(self) -> None:
         self.run_worker(self._rename())
@@ -328,10 +321,9 @@ class ChatScreen(Screen[None]):
 
     async def _target(self) -> Conversation | None:
         """The conversation that a key is about: the one under the cursor in the list, else the one shown."""
-        sidebar = self.query_one(Sidebar)
         chosen = self.conversation
-        if sidebar.has_focus and sidebar.highlighted is not None:
-            chosen = sidebar.get_option_at_index(sidebar.highlighted).id
+        if self._sidebar.has_focus and self._sidebar.highlighted is not None:
+            chosen = self._sidebar.get_option_at_index(self._sidebar.highlighted).id
         if self._service is None or chosen is None:
             self.notify("There is no conversation here yet.")
             return None
@@ -340,7 +332,7 @@ class ChatScreen(Screen[None]):
     # Drafts
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
-        self._typed = self.query_one(Composer).whole_text
+        self._typed = self._composer.whole_text
         if self._draft_timer is not None:
             self._draft_timer.stop()
         self._draft_timer = self.set_timer(DRAFT_AFTER_S, self.keep_draft)

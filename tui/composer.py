@@ -53,13 +53,12 @@ class Composer(TextArea):
             event.stop()
             event.prevent_default()
             self.insert("\n")
-        else:
-            await super()._on_key(event)
 
     async def _on_paste(self, event: events.Paste) -> None:
-        if len(event.text) > LARGE_PASTE:
-            event = events.Paste(self._folded(event.text))
-        await super()._on_paste(event)
+        if len(event.text) > LARGE_PASTE:  # anything else is pasted by the text area, which is called after this
+            event.stop()
+            event.prevent_default()
+            self.insert(self._folded(event.text))
 
     def _folded(self, text: str) -> str:
         mark = f"⟦pasted text {len(self._pasted) + 1}: {len(text):,} characters⟧"
