@@ -14,8 +14,9 @@ from chatbot.engines.base import Completion, GenerationOptions
 from chatbot.engines.load import Models
 from chatbot.errors import UserError
 from chatbot.events import Event, Failed, Finished, Started, TextDelta, Usage
-from chatbot.router import ToCommand, route
+from chatbot.router import ToCommand, ToModel, route
 from chatbot.settings import Settings
+from chatbot.trace import keep_trace
 from storage.conversations import Conversations, Message, Status
 from storage.errors import StorageError
 
@@ -60,15 +61,20 @@ class ChatService:
         self._settings = settings
         self._turns: dict[str, _Turn] = {}
 
-    async def send(self, conversation_id: str | None, text: str) -> AsyncGenerator[Event, None]:
+    async def send(
+        self, conversation_id: str | None, text: str, *, commands: bool = True
+    ) -> AsyncGenerator[Event, None]:
         """Answer one message in a conversation; None begins a new one.
+
+        Without `commands`, a text that begins with `/` is a message like any other.
 
         The message is committed before the model starts; the reply is saved as it comes. The last event is
         Finished or Failed, or for a command whatever it tells. Closing the iterator stops the reply and
         keeps what came.
         """
         try:
-            routed = route(plain.message(text))
+            text = plain.message(text)
+            routed = route(text) if commands else ToModel(text)
             if isinstance(routed, ToCommand):
                 async for event in routed.command.run(self, conversation_id, routed.argument):
                     yield event
@@ -76,7 +82,7 @@ class ChatService:
             if conversation_id in self._turns:
                 raise UserError("The reply before is still coming; wait for its end, or stop it.")
             if conversation_id is None:
-                conversation_id = (await self.conversations.create(self._settings.system)).id
+                conversation_id = (await self.conversations.create(plain.clean(self._settings.system))).id
             turn = self._turns[conversation_id] = _Turn()
             try:
                 said, reply = await self.conversations.add_turn(conversation_id, routed.text)
@@ -115,6 +121,7 @@ class ChatService:
 
     async def set_system(self, conversation_id: str | None, system: str) -> str:
         """Give a conversation (None: a new one) another system prompt; returns its id."""
+        system = plain.clean(system)
         if conversation_id is None:
             return (await self.conversations.create(system)).id
         await self.conversations.set_system(conversation_id, system)
@@ -136,13 +143,16 @@ class ChatService:
         turn.running.set()
         try:
             try:
+                model = await self.models.name()
                 usage, end = await self._generate(turn, said, reply, saver)
-                model, status = end.model, "complete"
+                status = "complete"
             except asyncio.CancelledError:
-                status, model = turn.ended_as, await self.models.name()
-                end = Finished(reply.id, turn.text, "stopped", model)
+                status = turn.ended_as
+                end = Finished(reply.id, turn.text, "stopped", model or "")
             except (UserError, StorageError) as error:
                 end = Failed(str(error))
+            except Exception as error:  # whatever it was: the reply has an end, and the person a sentence
+                end = Failed(keep_trace(error))
             finally:
                 turn.ended.set()
                 turn.changed.set()

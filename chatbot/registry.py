@@ -150,7 +150,13 @@ class Registry:
         if registered:
             await self._versions.remove(version.name, version.version)
         if not version.version.startswith("local"):
-            await asyncio.to_thread(shutil.rmtree, version.folder, ignore_errors=True)
+            folder = model_file(entry, self._models).parent if entry else Path(version.folder)
+            try:
+                await asyncio.to_thread(shutil.rmtree, folder)
+            except FileNotFoundError:
+                pass  # it was not fetched, or the cache has moved since
+            except OSError as error:
+                raise ModelError(f"Cannot delete {folder}: {error.strerror}.") from None
         return version
 
     async def history(self, kind: Kind) -> Sequence[Activation]:

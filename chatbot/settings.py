@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -31,6 +31,10 @@ CommaList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """A list that an environment variable gives as plain comma-separated text."""
 
 
+FolderPath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A folder, `~` allowed."""
+
+
 def home_folder() -> Path:
     """Where configuration, database, pictures and trained versions live (`CHATBOT_HOME` moves it)."""
     return Path(os.environ.get("CHATBOT_HOME") or platformdirs.user_data_dir("chatbot")).expanduser()
@@ -50,10 +54,12 @@ class Settings(BaseSettings):
     """Every setting there is. Field names are the keys of the TOML file, and in capitals after
     `CHATBOT_` the names of the variables."""
 
-    model_config = SettingsConfigDict(env_prefix="CHATBOT_", extra="forbid", frozen=True, validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CHATBOT_", env_ignore_empty=True, extra="forbid", frozen=True, validate_default=True
+    )
 
-    home: Path = Field(default_factory=home_folder, description="configuration, database, trained versions")
-    cache: Path = Field(default_factory=cache_folder, description="downloaded models")
+    home: FolderPath = Field(default_factory=home_folder, description="configuration, database, trained versions")
+    cache: FolderPath = Field(default_factory=cache_folder, description="downloaded models")
     database_url: str = Field("", description="SQLAlchemy URL of the database; empty: SQLite in the home")
     model: str = Field("", description="model that answers, NAME[@VERSION]; empty: the one in use")
     system: str = Field("You are a helpful assistant.", description="system prompt of new conversations")

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Literal
 
 import psutil
-from sqlalchemy import Row, delete, func, insert, literal, or_, select, update
+from sqlalchemy import Row, delete, insert, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.database import Database
@@ -97,7 +97,7 @@ class Conversations:
         async with self._database.write() as connection:
             await _get(connection, conversation_id)
             await connection.execute(
-                update(conversations).where(conversations.c.id == conversation_id).values(title=title)
+                update(conversations).where(conversations.c.id == conversation_id).values(title=_title(title))
             )
 
     async def set_system(self, conversation_id: str, system: str) -> None:
@@ -198,16 +198,11 @@ class Conversations:
         async with self._database.read() as connection:
             return [_message(row) for row in await connection.execute(query.order_by(messages.c.seq))]
 
-    async def count_messages(self, conversation_id: str) -> int:
-        query = select(func.count()).where(messages.c.conversation_id == conversation_id)
-        async with self._database.read() as connection:
-            return (await connection.execute(query)).scalar_one()
-
     async def mark_interrupted(self) -> int:
         """Mark the replies whose writer is gone; returns how many.
 
-        A writer is gone when its process ended, as seen from the machine it ran on, or when it has not
-        shown itself for `HEARTBEAT_LOST`. Replies of living processes are left alone.
+        A writer is gone when its process ended, as seen from the machine it runs on; seen from another, when
+        it has not shown itself for `HEARTBEAT_LOST`. Replies of living processes are left alone.
         """
         open_replies = select(messages.c.id, messages.c.owner, messages.c.heartbeat).where(
             messages.c.status == "streaming"
@@ -215,12 +210,7 @@ class Conversations:
         async with self._database.read() as connection:
             rows = (await connection.execute(open_replies)).all()
         now = datetime.now(UTC)
-        gone = [
-            row
-            for row in rows
-            if row.owner != this_process()
-            and (row.heartbeat is None or now - row.heartbeat > HEARTBEAT_LOST or _has_ended(row.owner))
-        ]
+        gone = [row for row in rows if row.owner != this_process() and _is_gone(row.owner, row.heartbeat, now)]
         if gone:
             async with self._database.write() as connection:
                 for row in gone:  # only where the writer has not shown itself since
@@ -277,10 +267,12 @@ def _started(pid: int) -> float:
     return float(psutil.Process(pid).create_time())
 
 
-def _has_ended(owner: str) -> bool:
+def _is_gone(owner: str | None, heartbeat: datetime | None, now: datetime) -> bool:
+    if owner is None or heartbeat is None:
+        return True
     machine, pid, started = owner.rsplit("|", 2)
     if machine != _machine():
-        return False  # cannot be seen from here: its heartbeat tells
+        return now - heartbeat > HEARTBEAT_LOST
     try:
         process = psutil.Process(int(pid))
         # A killed process that nobody has waited for yet is still listed, as a zombie.

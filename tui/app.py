@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.app import App
 from textual.binding import Binding
 
-from chatbot.settings import Settings
+from chatbot.errors import UserError
+from storage.errors import StorageError
 from tui.chat_screen import ChatScreen
 from tui.palette import ChatCommands
 
 if TYPE_CHECKING:
     from chatbot.chat import ChatService
+    from chatbot.settings import Settings
 
-Opener = Callable[[Settings], "AbstractAsyncContextManager[ChatService]"]
+Opener = Callable[["Settings"], "AbstractAsyncContextManager[ChatService]"]
+
+LEAVE_WITHIN_S = 5.0
+"""A terminal that was closed can block what Textual still wants to write to it; all is saved before that."""
 
 
 class ChatbotApp(App[None]):
     """The terminal chat.
 
     Args:
-        settings: of the whole program.
+        flags: settings given on the command line.
         conversation: the one to open; None: the last one.
         new: begin a new one.
         opener: opens the service, where it is not the real one.
@@ -40,7 +47,7 @@ class ChatbotApp(App[None]):
 
     def __init__(
         self,
-        settings: Settings,
+        flags: dict[str, Any],
         *,
         conversation: str | None = None,
         new: bool = False,
@@ -48,7 +55,7 @@ class ChatbotApp(App[None]):
     ) -> None:
         super().__init__()
         self.chat = ChatScreen(conversation, new=new)
-        self.settings = settings
+        self._flags = flags
         self.failure: Exception | None = None
         self._opener = opener
         self._stack = AsyncExitStack()
@@ -58,38 +65,66 @@ class ChatbotApp(App[None]):
         return self.chat
 
     async def open_service(self) -> ChatService:
-        """Open database and core; both take a moment to import, which the screen does not wait for."""
+        """Open database and core; settings and both take a moment to import, which the screen does not wait for.
+
+        Raises UserError or StorageError.
+        """
+        settings = (await asyncio.to_thread(import_module, "chatbot.settings")).Settings.load(**self._flags)
         opener = self._opener
         if opener is None:
             opener = (await asyncio.to_thread(import_module, "chatbot.session")).open_service
-        return await self._stack.enter_async_context(opener(self.settings))
+        return await self._stack.enter_async_context(opener(settings))
 
     def give_up(self, failure: Exception) -> None:
         """Leave, and let the command line say why."""
         self.failure = failure
         self.exit()
 
-    async def run_to_the_end(self) -> None:
-        """Run; then keep what was typed, end replies under way with what came of them, and close."""
+    async def run_to_the_end(self) -> int:
+        """Run; gives the exit code, 128 and its number after a signal."""
         loop = asyncio.get_running_loop()
+        received: list[int] = []
+        leaving: list[asyncio.Task[None]] = []
+
+        def leave(number: signal.Signals) -> None:
+            if not received:
+                received.append(number)
+                last_resort = threading.Timer(LEAVE_WITHIN_S, os._exit, (128 + number,))
+                last_resort.daemon = True
+                last_resort.start()
+                leaving.append(loop.create_task(self._save_and_exit()))
+
         for name in {"SIGTERM", "SIGHUP"} & set(signal.Signals.__members__):  # SIGHUP: the terminal was closed
             with suppress(NotImplementedError):  # Windows
-                loop.add_signal_handler(signal.Signals[name], self.exit)
+                loop.add_signal_handler(signal.Signals[name], leave, signal.Signals[name])
         try:
             await self.run_async()
         finally:
-            try:
-                await self.chat.keep_draft()
-            finally:
-                await self._stack.aclose()
+            await self.close_service()
+        return 128 + received[0] if received else self.return_code or 0
+
+    async def _save_and_exit(self) -> None:
+        try:
+            await self.close_service()
+        finally:
+            self.exit()
+
+    async def close_service(self) -> None:
+        """Keep what was typed, end replies under way with what came of them, and give all back."""
+        try:
+            await self.chat.keep_draft()
+        except StorageError as error:
+            self.failure = self.failure or error
+        finally:
+            await self._stack.aclose()
 
 
-def run_app(settings: Settings, *, conversation: str | None, new: bool) -> int:
-    """Raises what the chat could not open for, with what was typed meanwhile on stderr."""
-    app = ChatbotApp(settings, conversation=conversation, new=new)
-    asyncio.run(app.run_to_the_end())
-    if app.failure is not None:
+def run_app(flags: dict[str, Any], *, conversation: str | None, new: bool) -> int:
+    """Run; gives the exit code. Raises what the chat could not open or save for, what was typed on stderr."""
+    app = ChatbotApp(flags, conversation=conversation, new=new)
+    code = asyncio.run(app.run_to_the_end())
+    if isinstance(app.failure, UserError | StorageError):
         if typed := app.chat.typed():
             print(f"What you had typed:\n{typed}", file=sys.stderr)
         raise app.failure
-    return app.return_code or 0
+    return code

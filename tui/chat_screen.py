@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from textual import events
 from textual.app import ComposeResult
@@ -53,6 +53,7 @@ class LiveReply:
 class ChatScreen(Screen[None]):
     """Opens at once and takes typing; database and model join when they are ready."""
 
+    AUTO_FOCUS = "#composer"
     BINDINGS = [  # noqa: RUF012 - Textual declares it so
         Binding("ctrl+n", "new", "New"),
         Binding("ctrl+b", "toggle_sidebar", "List"),
@@ -68,6 +69,9 @@ class ChatScreen(Screen[None]):
         self._new = new
         self._service: ChatService | None = None
         self._held: list[str] = []  # sent before the database was open
+        self._starting = False  # a message is on its way to the database
+        self._shown = 0  # counts the times another conversation was shown
+        self._saved = ""  # the draft as it is stored
         self._live: dict[str, LiveReply] = {}
         self._draft_timer: Timer | None = None
         self._typed = ""
@@ -87,7 +91,6 @@ class ChatScreen(Screen[None]):
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        self._composer.focus()
         self.set_interval(1 / FRAMES_PER_S, self._flush)
         self.run_worker(self._open())
 
@@ -97,10 +100,29 @@ class ChatScreen(Screen[None]):
 
     def on_key(self, event: events.Key) -> None:
         """What is typed anywhere goes to the composer; also what was typed before that had the focus."""
-        if event.is_printable and event.character is not None:
-            event.stop()
-            self._composer.focus()
+        if event.key == "enter":
+            self._composer.submit()
+        elif event.key in ("ctrl+j", "shift+enter"):
+            self._composer.insert("\n")
+        elif event.key == "backspace":
+            self._composer.action_delete_left()
+        elif event.is_printable and event.character is not None:
             self._composer.insert(event.character)
+        else:
+            return
+        event.stop()
+        self._composer.focus()
+
+    def _run(self, work: Coroutine[Any, Any, None], *, group: str = "default", exclusive: bool = False) -> None:
+        """Start work whose mistakes are told to the person."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except (UserError, StorageError) as error:
+                await self._tell(str(error), error=True)
+
+        self.run_worker(guarded(), group=group, exclusive=exclusive)
 
     # Opening
 
@@ -113,9 +135,9 @@ class ChatScreen(Screen[None]):
         except (UserError, StorageError) as error:
             app.give_up(error)
             return
-        held, self._held = self._held, []
-        for text in held:
+        for text in self._held:
             self._start(text)
+        self._held.clear()
         await self._warm_up(service)
 
     async def _first(self, service: ChatService) -> str | None:
@@ -129,8 +151,8 @@ class ChatScreen(Screen[None]):
         try:
             responder = await service.models.responder(self._status.show_notice)
         except UserError as error:
-            self._status.state = "no model"
             await self._tell(str(error), error=True)
+            self._status.state = "no model"
         else:
             self._status.model = responder.name
             if not self._live:
@@ -140,13 +162,10 @@ class ChatScreen(Screen[None]):
 
     def on_composer_submitted(self, event: Composer.Submitted) -> None:
         event.stop()
-        if not event.text.strip():
-            return
-        if self.conversation is not None and self.conversation in self._live:
-            self.notify("The reply is still coming; Esc stops it.")
-            return
-        self._composer.put("")
-        if self._service is None:
+        if self._starting or self._held or self.conversation in self._live:
+            self._composer.give_back(event.text)
+            self.notify("The reply before is still coming; Esc stops it.")
+        elif self._service is None:
             self._held.append(event.text)
             self._status.state = "your message goes out as soon as the database is open"
         else:
@@ -160,35 +179,47 @@ class ChatScreen(Screen[None]):
             self._start(f"/{command.name}")
 
     def _start(self, text: str) -> None:
-        self.run_worker(self._converse(text))
+        self._starting = True
+        self._run(self._converse(text))
 
     async def _converse(self, text: str) -> None:
         """Send, and show what comes of it, wherever the person looks meanwhile."""
         assert self._service is not None
-        conversation, live = self.conversation, None
-        async with aclosing(self._service.send(conversation, text)) as stream:
-            async for event in stream:
-                if isinstance(event, Started):
-                    live = await self._begin(event, text, was=conversation)
-                elif isinstance(event, TextDelta) and live is not None:
-                    live.text += event.text
-                elif live is not None:
-                    await self._during_reply(event, live)
-                else:
-                    await self._from_command(event, text)
+        conversation, shown, live = self.conversation, self._shown, None
+        try:
+            async with aclosing(self._service.send(conversation, text)) as stream:
+                async for event in stream:
+                    if isinstance(event, Started):
+                        live = await self._begin(event, text, conversation, shown)
+                    elif isinstance(event, TextDelta) and live is not None:
+                        live.text += event.text
+                    elif live is not None:
+                        await self._during_reply(event, live)
+                    else:
+                        await self._from_command(event, text)
+        finally:
+            if live is None:
+                self._starting = False
+            else:
+                self._live.pop(live.conversation, None)
 
-    async def _begin(self, started: Started, text: str, was: str | None) -> LiveReply:
+    async def _begin(self, started: Started, text: str, was: str | None, shown: int) -> LiveReply:
         assert self._service is not None
         live = self._live[started.conversation] = LiveReply(started.conversation, started.reply)
-        await self._service.conversations.save_draft(was or NEW, "")
-        if self.conversation == was:
-            self.conversation = started.conversation
-            live.view = ReplyView()
-            path = await self._service.conversations.path(started.message, 1)
-            await self._transcript.add(SaidView(text), path[0].parent_id if path else None)
-            await self._transcript.add(live.view, started.message)
-            self._transcript.anchor()
-            self._transcript.scroll_end(animate=False)
+        self._starting = False
+        async with self._switching:
+            if self._shown == shown:  # the person still looks at it
+                self.conversation = started.conversation
+                if was is None:  # its draft was that of a new conversation
+                    await self._service.conversations.save_draft(NEW, "")
+                    self._saved = ""
+                await self._save_draft()
+                path = await self._service.conversations.path(started.message, 1)
+                await self._transcript.add(SaidView(text), path[0].parent_id if path else None)
+                live.view = view = ReplyView()
+                await self._transcript.add(view, started.message)
+                self._transcript.anchor()
+                self._transcript.scroll_end(animate=False)
         self._status.state = "reading"
         await self._refresh_sidebar()
         return live
@@ -216,8 +247,7 @@ class ChatScreen(Screen[None]):
             await self._switch(event.conversation)
         elif isinstance(event, Failed):
             await self._tell(event.text, error=True)
-            if not self._composer.text:  # nothing typed is lost: it was not taken, so it stands there again
-                self._composer.put(text)
+            self._composer.give_back(text)  # nothing typed is lost: it was not taken, so it stands there again
 
     async def _tell(self, text: str, *, error: bool = False) -> None:
         await self._transcript.add(NoticeView(text, "error" if error else "notice"))
@@ -230,43 +260,46 @@ class ChatScreen(Screen[None]):
             await self._show(live)
 
     async def _show(self, live: LiveReply) -> None:
-        if live.view is None or len(live.text) == live.shown:
+        view = live.view
+        if view is None or not view.is_attached or len(live.text) == live.shown:
             return
         piece, live.shown = live.text[live.shown :], len(live.text)
         if self._status.state != "replying":
             self._status.state = "replying"
-        if live.view.is_attached:
-            await live.view.append(piece)
+        await view.append(piece)
 
     async def action_stop(self) -> None:
         if self.conversation is not None and self.conversation in self._live and self._service is not None:
-            self.run_worker(self._service.stop(self.conversation))
+            self.run_worker(self._service.stop(self.conversation))  # tells nothing but that it is done
         else:
             self._composer.focus()
 
     # Conversations
 
-    async def _switch(self, conversation: str | None, *, keep_typed: bool = False) -> None:
+    async def _switch(self, conversation: str | None, *, keep_typed: bool = False, save_typed: bool = True) -> None:
         """Show another conversation; a reply under way goes on, and is followed again on coming back."""
         assert self._service is not None
         service = self._service
         async with self._switching:
-            if not keep_typed:
-                await self.keep_draft()
+            if save_typed and not keep_typed:
+                await self._save_draft()
+            await service.conversations.mark_interrupted()
             leaf = None if conversation is None else (await service.conversations.get(conversation)).leaf_id
             path = await service.conversations.path(leaf, PAGE)
             for live in self._live.values():
                 live.view = None
             self.conversation = conversation
+            self._shown += 1
             live_here = self._live.get(conversation or "")
             if live_here is not None:  # what came, from here rather than from the database
                 path = [message for message in path if message.id != live_here.reply]
             await self._transcript.show(path, service.conversations.path)
             if live_here is not None:
-                live_here.view, live_here.shown = ReplyView(), 0
-                await self._transcript.add(live_here.view, path[-1].id if path else None)
+                live_here.shown = 0
+                live_here.view = view = ReplyView()
+                await self._transcript.add(view, path[-1].id if path else None)
             self._status.usage = _usage(path)
-            draft = await service.conversations.draft(conversation or NEW)
+            self._saved = draft = await service.conversations.draft(conversation or NEW)
             if not keep_typed or (draft and not self._composer.text):
                 self._composer.put(draft)
         await self._refresh_sidebar()
@@ -278,17 +311,21 @@ class ChatScreen(Screen[None]):
 
     async def _page(self, limit: int, offset: int) -> Sequence[Conversation]:
         assert self._service is not None
-        return await self._service.conversations.list(limit, offset)
+        try:
+            return await self._service.conversations.list(limit, offset)
+        except StorageError as error:
+            self.notify(str(error), severity="error", markup=False)
+            return []
 
     def on_sidebar_chosen(self, event: Sidebar.Chosen) -> None:
         event.stop()
-        self.run_worker(self._switch(event.conversation))
+        self._run(self._switch(event.conversation))
         if self.has_class("narrow"):
             self.remove_class("list-shown")
 
     def action_new(self) -> None:
         if self._service is not None:
-            self.run_worker(self._switch(None))
+            self._run(self._switch(None))
 
     def action_toggle_sidebar(self) -> None:
         # On a wide screen the list is there unless it is hidden; on a narrow one it is not unless it is shown.
@@ -296,10 +333,10 @@ class ChatScreen(Screen[None]):
         (self._sidebar if self._sidebar.display else self._composer).focus()
 
     def action_rename(self) -> None:
-        self.run_worker(self._rename())
+        self._run(self._rename(), group="dialog", exclusive=True)
 
     def action_delete(self) -> None:
-        self.run_worker(self._delete())
+        self._run(self._delete(), group="dialog", exclusive=True)
 
     async def _rename(self) -> None:
         target = await self._target()
@@ -314,8 +351,7 @@ class ChatScreen(Screen[None]):
             assert self._service is not None
             await self._service.delete(target.id)
             if target.id == self.conversation:
-                self.conversation = None
-                await self._switch(None)
+                await self._switch(None, save_typed=False)
             else:
                 await self._refresh_sidebar()
 
@@ -335,15 +371,20 @@ class ChatScreen(Screen[None]):
         self._typed = self._composer.whole_text
         if self._draft_timer is not None:
             self._draft_timer.stop()
-        self._draft_timer = self.set_timer(DRAFT_AFTER_S, self.keep_draft)
+        self._draft_timer = self.set_timer(DRAFT_AFTER_S, lambda: self._run(self.keep_draft()))
 
     async def keep_draft(self) -> None:
-        """Save what is typed and not sent."""
+        """Save what is typed and not sent. Raises StorageError."""
+        async with self._switching:
+            await self._save_draft()
+
+    async def _save_draft(self) -> None:
         if self._draft_timer is not None:
             self._draft_timer.stop()
             self._draft_timer = None
-        if self._service is not None:
+        if self._service is not None and self._typed != self._saved:  # unchanged, it may be another chat's by now
             await self._service.conversations.save_draft(self.conversation or NEW, self._typed)
+            self._saved = self._typed
 
     def typed(self) -> str:
         """What was typed and could not be kept."""

@@ -44,11 +44,22 @@ class Composer(TextArea):
         self.text = self._folded(text) if len(text) > LARGE_PASTE else text
         self.move_cursor(self.document.end)
 
+    def submit(self) -> None:
+        """Send what stands there, and be empty for what is typed next."""
+        text = self.whole_text
+        if text.strip():
+            self.put("")
+            self.post_message(self.Submitted(text))
+
+    def give_back(self, text: str) -> None:
+        """Put back what was not taken, before what has been typed since."""
+        self.put(f"{text}\n{self.whole_text}" if self.text else text)
+
     async def _on_key(self, event: events.Key) -> None:
         if event.key == "enter":
             event.stop()
             event.prevent_default()
-            self.post_message(self.Submitted(self.whole_text))
+            self.submit()
         elif event.key in ("shift+enter", "ctrl+j"):  # many terminals send both as a line feed
             event.stop()
             event.prevent_default()

@@ -17,10 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until the person leaves. Raises UserError or StorageError where the chat cannot open."""
-    from chatbot.settings import Settings
-
-    settings = Settings.load(model=arguments.model, system=arguments.system)
-
     from tui.app import run_app
 
-    return run_app(settings, conversation=arguments.conversation, new=arguments.new)
+    flags = {"model": arguments.model, "system": arguments.system}
+    return run_app(flags, conversation=arguments.conversation, new=arguments.new)

@@ -32,7 +32,9 @@ class StatusLine(Static):
             full = used / self.usage.context_length
             parts.append(f"{self.usage.decode_tokens_per_s:.0f} tokens/s")
             parts.append(f"context {gauge(full)} {full:.0%}")
-        return Content(" · ".join([*parts, self.model]))
+        if self.model not in self.state:
+            parts.append(self.model)
+        return Content(" · ".join(parts))
 
 
 def gauge(fraction: float) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
-import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from chatbot import __version__
 from chatbot.errors import UserError
+from chatbot.trace import keep_trace
 from storage.errors import StorageError
 
 Run = Callable[[argparse.Namespace], int]
@@ -22,11 +22,17 @@ Exit codes: 0 done, 2 something you can put right, 130 stopped by Ctrl-C."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - it stays open as long as we run
     for stream in (sys.stdout, sys.stderr):  # a console that cannot show a character shows a mark in its place
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    arguments = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
+        if any("\ud800" <= character <= "\udfff" for word in words for character in word):
+            raise UserError("The command line is not UTF-8 text; check what it was pasted from.")
+        arguments = build_parser().parse_args(words)
         return _run(arguments)
     except (UserError, StorageError) as error:
         print(f"chatbot: {error}", file=sys.stderr)
@@ -37,8 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            print(f"chatbot: {keep_trace(error)}", file=sys.stderr)
+            return 1
+        with suppress(OSError):  # what is still buffered cannot be written either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"chatbot: The output cannot be written: {error.strerror}.", file=sys.stderr)
+        return 2
     except Exception as error:
-        print(f"chatbot: unexpected {type(error).__name__}; {_keep_trace()}", file=sys.stderr)
+        print(f"chatbot: {keep_trace(error)}", file=sys.stderr)
         return 1
 
 
@@ -83,24 +97,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return run(arguments)
     if not sys.stdin.isatty():
         return main(["ask"])
-    if not sys.stdout.isatty():
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
         raise UserError('The chat needs a terminal to show itself on; `chatbot ask "…"` prints one reply.')
     from chatbot.frontends import DEFAULT, front_ends
 
     if DEFAULT not in front_ends():
         raise UserError("The terminal chat is not installed; install chatbot again.")
     return main([DEFAULT])
-
-
-def _keep_trace() -> str:
-    """Write the traceback where it can be looked at; says where."""
-    from chatbot.settings import home_folder
-
-    path = home_folder() / "error.log"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} chatbot {__version__}\n{traceback.format_exc()}\n")
-    except OSError:
-        return "set CHATBOT_HOME to a folder that can be written to keep a trace of it."
-    return f"this is a bug; its trace is in {path}."

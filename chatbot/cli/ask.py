@@ -96,7 +96,7 @@ async def _print_reply(
     started: Started | None = None
     usage: Usage | None = None
     said = False
-    async with aclosing(service.send(conversation, text)) as events:
+    async with aclosing(service.send(conversation, text, commands=False)) as events:
         async for event in events:
             match event:
                 case Started():

@@ -53,6 +53,7 @@ class LlamaCppResponder:
         key = secrets.token_urlsafe(24)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # modules of the folder the person stands in are none of its business
             "-m",
             "chatbot.engines.llamacpp_server",
             stdin=asyncio.subprocess.PIPE,
@@ -76,10 +77,9 @@ class LlamaCppResponder:
             self._process.stdin.write(json.dumps(parameters).encode() + b"\n")
             await self._process.stdin.drain()
         async for line in self._process.stdout:
-            with suppress(ValueError):  # anything else that a native library prints
-                answer = json.loads(line)
-                if isinstance(answer, dict) and "address" in answer:
-                    return urlsplit(answer["address"]).netloc
+            with suppress(ValueError, TypeError, KeyError):  # anything else that a native library prints
+                address: str = json.loads(line)["address"]
+                return urlsplit(address).netloc
         raise ModelError(
             f"{self.name} cannot be loaded: {parameters['path']} is damaged, not a GGUF of a model that "
             "llama.cpp knows, or too large for the free memory."

@@ -3,8 +3,8 @@
 A process of its own, because loading a model holds the interpreter's lock for its whole length, because a
 crash in native code must not take a conversation with it, and because its end gives all memory back.
 
-It reads one JSON line of parameters from stdin, writes one JSON line to stdout, `{"address", "context"}` or
-`{"error"}`, and lives until its stdin closes, which the kernel sees to when the parent is killed.
+It reads one JSON line of parameters from stdin, writes one JSON line with its `address` to stdout, and lives until
+its stdin closes, which the kernel sees to when the parent is killed.
 """
 
 from __future__ import annotations
@@ -32,11 +32,7 @@ def main() -> None:
     settings.verbosity = 0
     settings.ui = False
     settings.endpoint_slots = False
-    try:
-        server = xllamacpp.Server(settings)
-    except (RuntimeError, ValueError) as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-        os._exit(1)
+    server = xllamacpp.Server(settings)
     print(json.dumps({"address": server.listening_address}), flush=True)
     sys.stdin.read()
     os._exit(0)  # replies under way are not worth waiting for

@@ -1,0 +1,1 @@
+"""Measurements beside other programs, all in one run: `make bench`. No test asserts a time."""

@@ -36,7 +36,7 @@ def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
         (["ask", "hi", "--model", "/nowhere/x.gguf"], "", "No such file"),
         (["ask", "hi", "--conversation", "abc"], "", "no conversation 'abc'"),
         (["ask", "hi", "--temperature", "99"], "", "temperature"),
-        (["ask", "/nonesuch"], "", "no command /nonesuch"),
+        (["ask", "hi", "--system", "\udcff"], "", "not UTF-8"),
         (["conversations", "show", "abc"], "", "no conversation 'abc'"),
         (["models", "use", "nonesuch@2"], "", "no model"),
         (["models", "rollback", "--kind", "aigc"], "", "roll back"),

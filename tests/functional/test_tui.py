@@ -62,7 +62,7 @@ class Driven:
         self.models = Scripted()
         self.may_open = asyncio.Event()
         self.may_open.set()
-        self.app = ChatbotApp(Settings.load(), opener=self._open)
+        self.app = ChatbotApp({}, opener=self._open)
         self.pilot: Pilot[None]
 
     @asynccontextmanager
@@ -77,12 +77,13 @@ class Driven:
 
     @asynccontextmanager
     async def run(self, size: tuple[int, int] = (100, 30)) -> AsyncIterator[Driven]:
-        async with self.app.run_test(size=size) as self.pilot:
-            if self.may_open.is_set() and not self.models.failure:
-                await self.until(lambda: self.status == "ready")
-            yield self
-        await self.app.chat.keep_draft()
-        await self.app._stack.aclose()
+        try:
+            async with self.app.run_test(size=size) as self.pilot:
+                if self.may_open.is_set() and not self.models.failure:
+                    await self.until(lambda: self.status == "ready")
+                yield self
+        finally:
+            await self.app.close_service()
 
     async def until(self, condition: Callable[[], object]) -> None:
         for _ in range(500):
@@ -216,6 +217,46 @@ async def test_a_second_message_waits_in_the_composer_while_a_reply_comes(driven
         await driven.say("next")
         assert driven.composer.text == "next"
         assert driven.said() == ["long"]
+
+
+async def test_what_is_typed_right_after_enter_stays_for_the_next_message(driven: Driven) -> None:
+    async with driven.run():
+        await driven.pilot.press(*"first", "enter", *"second")
+        await driven.until(lambda: driven.replies() == ["You said: first"])
+        assert driven.composer.text == "second"
+
+
+async def test_a_new_conversation_right_after_enter_keeps_both(driven: Driven) -> None:
+    async with driven.run():
+        await driven.pilot.press(*"abc", "enter", "ctrl+n")
+        await driven.until(lambda: driven.status == "ready" and driven.sidebar.option_count == 1)
+        await driven.say_and_wait("other")
+        async with open_store(Settings.load()) as store:
+            assert [c.title for c in await store.conversations.list()] == ["other", "abc"]
+
+
+async def test_a_conversation_deleted_elsewhere_is_said_and_nothing_breaks(driven: Driven) -> None:
+    async with driven.run():
+        await driven.say_and_wait("hello")
+        async with open_store(Settings.load()) as store:
+            await store.conversations.delete(cast(str, driven.app.chat.conversation))
+        await driven.pilot.press("f2")
+        await driven.until(lambda: "no conversation" in "".join(driven.notices()))
+
+
+async def test_deleting_a_conversation_leaves_the_draft_of_the_new_one_alone(driven: Driven) -> None:
+    async with driven.run():
+        await driven.say_and_wait("hello")
+        await driven.pilot.press("ctrl+n")
+        await driven.until(lambda: driven.said() == [])
+        await driven.pilot.press(*"kept")
+        driven.sidebar.post_message(Sidebar.Chosen(str(driven.sidebar.get_option_at_index(0).id)))
+        await driven.until(lambda: driven.said() == ["hello"] and driven.composer.text == "")
+        await driven.pilot.press(*"gone", "f8")
+        await driven.until(lambda: isinstance(driven.app.screen, DeleteDialog))
+        await driven.pilot.press("y")
+        await driven.until(lambda: driven.said() == [])
+        await driven.until(lambda: driven.composer.text == "kept")
 
 
 async def test_what_is_typed_before_anything_is_open_is_sent_once_it_is(driven: Driven) -> None:
@@ -384,5 +425,3 @@ async def test_closing_in_mid_reply_keeps_what_came(driven: Driven) -> None:
         _, reply = await store.conversations.path(conversation.leaf_id)
         assert reply.status in ("stopped", "interrupted")
         assert "word9" in reply.text
-
-
