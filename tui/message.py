@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from markdown_it import MarkdownIt
 from textual.app import ComposeResult
@@ -10,7 +10,9 @@ from textual.containers import Vertical
 from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
-from storage.conversations import Message
+if TYPE_CHECKING:  # the first screen does not wait for what storage imports
+    from storage.conversations import Message
+
 
 SHOWN_CHARACTERS = 10_000
 """Most of a person's message that is laid out; all of it is kept and sent."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from storage.conversations import Conversation
+if TYPE_CHECKING:  # the first screen does not wait for what storage imports
+    from storage.conversations import Conversation
+
 
 PAGE = 50
 TITLE_WIDTH = 28
 
-Loader = Callable[[int, int], Awaitable[Sequence[Conversation]]]
+Loader = Callable[[int, int], "Awaitable[Sequence[Conversation]]"]
 """Gives so many conversations, from so far down the list."""
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from textual.containers import VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Static
 
-from storage.conversations import Message
 from tui.message import ReplyView, SaidView, view_of
+
+if TYPE_CHECKING:  # the first screen does not wait for what storage imports
+    from storage.conversations import Message
 
 PAGE = 20
 """Messages mounted at a time; each costs some twenty widgets."""
 MOST_MOUNTED = 60
 
-Loader = Callable[[str, int], Awaitable[Sequence[Message]]]
+Loader = Callable[[str, int], "Awaitable[Sequence[Message]]"]
 """Gives the branch that ends in a message, at most so many messages of it, the oldest first."""
 
 WELCOME = "Type a message and press Enter.\n/help shows the commands. What you say stays on this machine."

@@ -37,6 +37,7 @@ class LlamaCppResponder:
         self._key = key
         self._address = ""
         self._tokens: OrderedDict[tuple[str, bool, bool], list[int]] = OrderedDict()
+        self._rendered: tuple[tuple[ChatMessage, ...], list[int]] = ((), [])
         self._lock = threading.Lock()
 
     @classmethod
@@ -177,7 +178,14 @@ class LlamaCppResponder:
 
     def _prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
         """Token ids of the prompt. Runs in a thread."""
-        with self._lock, self._asking() as ask:
+        key = tuple(messages)
+        with self._lock:
+            if self._rendered[0] != key:  # what was counted last is mostly what is sent next
+                self._rendered = key, self._render(messages)
+            return self._rendered[1]
+
+    def _render(self, messages: Sequence[ChatMessage]) -> list[int]:
+        with self._asking() as ask:
             marks = [f"\ue000{secrets.token_hex(8)}\ue001" for _ in messages]
             template: str = ask(
                 "/apply-template",

@@ -22,8 +22,8 @@ from chatbot.settings import Settings
 from tests.benchmarks.table import Row
 
 TURNS = 12
-ROUNDS = 3
-TOKENS = 96
+ROUNDS = 5
+TOKENS = 48
 CONTEXT = 8192
 QUESTIONS = [
     f"Tell me a long story about {thing}, with every detail."
