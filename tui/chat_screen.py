@@ -60,6 +60,8 @@ class ChatScreen(Screen[None]):
         Binding("f2", "rename", "Rename"),
         Binding("f8", "delete", "Delete"),
         Binding("escape", "stop", "Stop", priority=True),
+        Binding("pageup", "page(-1)", show=False, priority=True),
+        Binding("pagedown", "page(1)", show=False, priority=True),
     ]
 
     def __init__(self, conversation: str | None, *, new: bool) -> None:
@@ -165,7 +167,7 @@ class ChatScreen(Screen[None]):
         if self._starting or self._held or self.conversation in self._live:
             self._composer.give_back(event.text)
             self.notify("The reply before is still coming; Esc stops it.")
-        elif self._service is None:
+        elif not self._shown:  # not open yet, or which conversation it goes to is still being read
             self._held.append(event.text)
             self._status.state = "your message goes out as soon as the database is open"
         else:
@@ -174,9 +176,9 @@ class ChatScreen(Screen[None]):
     def offer(self, command: Command) -> None:
         """A command picked from the palette: run it, or let the person complete it."""
         if command.argument:
-            self._composer.put(f"/{command.name} ")
+            self._composer.give_back(f"/{command.name} ")
         else:
-            self._start(f"/{command.name}")
+            self._composer.post_message(Composer.Submitted(f"/{command.name}"))
 
     def _start(self, text: str) -> None:
         self._starting = True
@@ -274,6 +276,10 @@ class ChatScreen(Screen[None]):
         else:
             self._composer.focus()
 
+    def action_page(self, direction: int) -> None:
+        scrolled = self._sidebar if self._sidebar.has_focus else self._transcript
+        scrolled.scroll_page_up() if direction < 0 else scrolled.scroll_page_down()
+
     # Conversations
 
     async def _switch(self, conversation: str | None, *, keep_typed: bool = False, save_typed: bool = True) -> None:
@@ -300,8 +306,10 @@ class ChatScreen(Screen[None]):
                 await self._transcript.add(view, path[-1].id if path else None)
             self._status.usage = _usage(path)
             self._saved = draft = await service.conversations.draft(conversation or NEW)
-            if not keep_typed or (draft and not self._composer.text):
+            if not keep_typed:
                 self._composer.put(draft)
+            elif draft:  # beside what was typed before it could be read
+                self._composer.give_back(draft)
         await self._refresh_sidebar()
         self._composer.focus()
 

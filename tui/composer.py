@@ -65,6 +65,16 @@ class Composer(TextArea):
             event.prevent_default()
             self.insert("\n")
 
+    def action_delete_left(self) -> None:
+        """Remove a pasted text whole: with half a mark it could not be found again."""
+        row, column = self.cursor_location
+        before = self.document.get_line(row)[:column]
+        mark = next((mark for mark in self._pasted if before.endswith(mark)), "")
+        if mark and self.selection.is_empty:
+            self.delete((row, column - len(mark)), (row, column))
+        else:
+            super().action_delete_left()
+
     async def _on_paste(self, event: events.Paste) -> None:
         if len(event.text) > LARGE_PASTE:  # anything else is pasted by the text area, which is called after this
             event.stop()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import OptionList
@@ -40,6 +41,8 @@ class Sidebar(OptionList):
     async def refresh_list(self, load: Loader, current: str | None) -> None:
         """Read as many as were shown, and mark the one that is open."""
         self._load = load
+        if self.has_focus and self.highlighted is not None:  # the person is browsing: leave the cursor there
+            current = self.get_option_at_index(self.highlighted).id
         wanted = max(PAGE, self.option_count)
         found = await load(wanted, 0)
         self._complete = len(found) < wanted
@@ -65,7 +68,7 @@ class Sidebar(OptionList):
 
 def _option(conversation: Conversation) -> Option:
     title = conversation.title or "New conversation"
-    if len(title) > TITLE_WIDTH:
-        title = f"{title[: TITLE_WIDTH - 1]}…"
+    if cell_len(title) > TITLE_WIDTH:
+        title = f"{set_cell_size(title, TITLE_WIDTH - 1)}…"
     when = f"{conversation.updated.astimezone():%d %b %H:%M}"
     return Option(Content.assemble(title, "\n", (when, "dim")), id=conversation.id)

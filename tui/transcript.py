@@ -46,6 +46,7 @@ class Transcript(VerticalScroll):
             await self.mount(Static(WELCOME, classes="welcome"))
         self.anchor()
         self.scroll_end(animate=False)
+        self.call_after_refresh(self._fill)
         return views
 
     async def add(self, view: Widget, parent: str | None = None) -> None:
@@ -62,6 +63,13 @@ class Transcript(VerticalScroll):
         if new <= 0 < old and self._older_than is not None and not self._loading:
             self._loading = True
             self.run_worker(self._mount_older())
+
+    async def _fill(self) -> None:
+        """A tall terminal shows a page whole: there is nothing to scroll, so the next page comes by itself."""
+        if self.max_scroll_y == 0 and self._older_than is not None and not self._loading:
+            self._loading = True
+            await self._mount_older()
+            self.call_after_refresh(self._fill)
 
     async def _mount_older(self) -> None:
         try:
