@@ -42,8 +42,8 @@ class ChatbotApp(App[None]):
 
     TITLE = "chatbot"
     CSS_PATH = "chat.tcss"
-    COMMANDS = {ChatCommands}  # noqa: RUF012 - Textual declares it so
-    BINDINGS = [Binding("ctrl+q", "quit", "Quit", priority=True)]  # noqa: RUF012
+    COMMANDS = {ChatCommands}
+    BINDINGS = [Binding("ctrl+q", "quit", "Quit", priority=True)]
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ class ChatScreen(Screen[None]):
     """Opens at once and takes typing; database and model join when they are ready."""
 
     AUTO_FOCUS = "#composer"
-    BINDINGS = [  # noqa: RUF012 - Textual declares it so
+    BINDINGS = [
         Binding("ctrl+n", "new", "New"),
         Binding("ctrl+b", "toggle_sidebar", "List"),
         Binding("f2", "rename", "Rename"),

@@ -12,7 +12,7 @@ from textual.widgets import Input, Label
 class RenameDialog(ModalScreen[str | None]):
     """Asks for a title; None where the person changed their mind."""
 
-    BINDINGS = [Binding("escape", "dismiss(None)", "Cancel")]  # noqa: RUF012 - Textual declares it so
+    BINDINGS = [Binding("escape", "dismiss(None)", "Cancel")]
 
     def __init__(self, title: str) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class RenameDialog(ModalScreen[str | None]):
 class DeleteDialog(ModalScreen[bool]):
     """Asks before a conversation is deleted for good."""
 
-    BINDINGS = [  # noqa: RUF012 - Textual declares it so
+    BINDINGS = [
         Binding("y,enter", "dismiss(True)", "Delete"),
         Binding("n,escape", "dismiss(False)", "Keep"),
     ]
