@@ -17,20 +17,21 @@ from chatbot.events import Event, Failed, Finished, Started, TextDelta, Usage
 from chatbot.router import ToCommand, ToModel, route
 from chatbot.settings import Settings
 from chatbot.trace import keep_trace
-from storage.conversations import Conversations, Message, Status
+from storage.conversations import Conversations, Status, Turn
 from storage.errors import StorageError
 
-SAVE_EVERY_S = 0.15
+SAVE_EVERY_S = 0.18
 HEARTBEAT_EVERY_S = 1.0
 
 
 @dataclass(slots=True)
-class _Turn:
+class _LiveReply:
     """A reply under way."""
 
     events: asyncio.Queue[Event | None] = field(default_factory=asyncio.Queue)
     task: asyncio.Task[None] | None = None
     text: str = ""
+    model: str = ""  # `name@version`, once it is loaded
     cancelled: bool = False
     running: asyncio.Event = field(default_factory=asyncio.Event)  # its task may be cancelled from now on
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,7 +60,7 @@ class ChatService:
         self.conversations = conversations
         self.models = models
         self._settings = settings
-        self._turns: dict[str, _Turn] = {}
+        self._live: dict[str, _LiveReply] = {}
 
     async def send(
         self, conversation_id: str | None, text: str, *, commands: bool = True
@@ -79,33 +80,33 @@ class ChatService:
                 async for event in routed.command.run(self, conversation_id, routed.argument):
                     yield event
                 return
-            if conversation_id in self._turns:
+            if conversation_id in self._live:
                 raise UserError("The reply before is still coming; wait for its end, or stop it.")
             if conversation_id is None:
                 conversation_id = (await self.conversations.create(plain.clean(self._settings.system))).id
-            turn = self._turns[conversation_id] = _Turn()
+            live = self._live[conversation_id] = _LiveReply()
             try:
-                said, reply = await self.conversations.add_turn(conversation_id, routed.text)
+                turn = await self.conversations.add_turn(conversation_id, routed.text)
             except BaseException:
-                del self._turns[conversation_id]
+                del self._live[conversation_id]
                 raise
         except (UserError, StorageError) as error:
             yield Failed(str(error))
             return
-        turn.emit(Started(conversation_id, said.id, reply.id))
-        turn.task = asyncio.create_task(self._answer(turn, said, reply))
+        live.emit(Started(conversation_id, turn.said.id, turn.reply.id))
+        live.task = asyncio.create_task(self._answer(live, turn))
         try:
-            while (next_event := await turn.events.get()) is not None:
+            while (next_event := await live.events.get()) is not None:
                 yield next_event
         finally:
-            await _cancel(turn)
+            await _cancel(live)
 
     async def stop(self, conversation_id: str) -> bool:
         """Stop the reply under way in a conversation, keep what came; False where there is none."""
-        turn = self._turns.get(conversation_id)
-        if turn is None or turn.task is None:
+        live = self._live.get(conversation_id)
+        if live is None or live.task is None:
             return False
-        await _cancel(turn)
+        await _cancel(live)
         return True
 
     async def delete(self, conversation_id: str) -> None:
@@ -129,60 +130,59 @@ class ChatService:
 
     async def close(self) -> None:
         """End all replies, as interrupted, and give the model's memory back."""
-        for turn in list(self._turns.values()):
-            turn.ended_as = "interrupted"
-            await _cancel(turn)
+        for live in list(self._live.values()):
+            live.ended_as = "interrupted"
+            await _cancel(live)
         await self.models.close()
 
-    async def _answer(self, turn: _Turn, said: Message, reply: Message) -> None:
-        saver = asyncio.create_task(self._keep_saving(turn, reply.id))
+    async def _answer(self, live: _LiveReply, turn: Turn) -> None:
+        reply = turn.reply
+        saver = asyncio.create_task(self._keep_saving(live, reply.id))
         status: Status = "failed"
         end: Finished | Failed
-        model: str | None = None
         usage: Usage | None = None
-        turn.running.set()
+        live.running.set()
         try:
             try:
-                model = await self.models.name()
-                usage, end = await self._generate(turn, said, reply, saver)
+                usage, end = await self._generate(live, turn, saver)
                 status = "complete"
             except asyncio.CancelledError:
-                status = turn.ended_as
-                end = Finished(reply.id, turn.text, "stopped", model or "")
+                status = live.ended_as
+                end = Finished(reply.id, live.text, "stopped", live.model)
             except (UserError, StorageError) as error:
                 end = Failed(str(error))
             except Exception as error:  # whatever it was: the reply has an end, and the person a sentence
                 end = Failed(keep_trace(error))
             finally:
-                turn.ended.set()
-                turn.changed.set()
+                live.ended.set()
+                live.changed.set()
                 with suppress(StorageError):  # the end is saved below, and tells
                     await saver
             try:
                 await self.conversations.end_reply(
                     reply.id,
-                    turn.text,
+                    live.text,
                     status,
-                    model=model,
+                    model=live.model or None,
                     finish_reason=end.reason if isinstance(end, Finished) else None,
                     usage=None if usage is None else asdict(usage),
                     error=end.text if isinstance(end, Failed) else None,
                 )
             except StorageError as error:
                 end = Failed(str(error))
-            turn.emit(end)
+            live.emit(end)
         finally:
-            self._turns.pop(said.conversation_id, None)
-            turn.events.put_nowait(None)
+            self._live.pop(turn.said.conversation_id, None)
+            live.events.put_nowait(None)
 
-    async def _generate(
-        self, turn: _Turn, said: Message, reply: Message, saver: asyncio.Task[None]
-    ) -> tuple[Usage, Finished]:
+    async def _generate(self, live: _LiveReply, turn: Turn, saver: asyncio.Task[None]) -> tuple[Usage, Finished]:
         began = time.perf_counter()
-        responder = await self.models.responder(turn.emit)
+        responder = await self.models.responder(live.emit)
         load_s = time.perf_counter() - began
-        system = (await self.conversations.get(said.conversation_id)).system
-        context = await build_context(self.conversations, said.id, system, responder, self._settings.max_tokens)
+        live.model = responder.name
+        context = await build_context(
+            self.conversations, turn.said.id, turn.system, responder, self._settings.max_tokens
+        )
         options = GenerationOptions(
             max_tokens=context.reply_tokens,
             temperature=self._settings.temperature,
@@ -202,7 +202,7 @@ class ChatService:
                     completion = piece
                 elif piece := plain.clean(piece):
                     first_token_s = first_token_s or time.perf_counter() - asked
-                    turn.add(piece)
+                    live.add(piece)
         assert completion is not None, "an engine ends its reply with a Completion"
         usage = Usage(
             prompt_tokens=completion.prompt_tokens,
@@ -213,26 +213,26 @@ class ChatService:
             first_token_s=first_token_s,
             decode_tokens_per_s=completion.decode_tokens_per_s,
         )
-        turn.emit(usage)
-        return usage, Finished(reply.id, turn.text, completion.finish_reason, responder.name)
+        live.emit(usage)
+        return usage, Finished(turn.reply.id, live.text, completion.finish_reason, responder.name)
 
-    async def _keep_saving(self, turn: _Turn, reply_id: str) -> None:
+    async def _keep_saving(self, live: _LiveReply, reply_id: str) -> None:
         """Save the first piece at once, then what came since at least five times a second; show that this
         process lives when nothing comes."""
-        while not turn.ended.is_set():
+        while not live.ended.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(turn.changed.wait(), HEARTBEAT_EVERY_S)
-            turn.changed.clear()
-            if not turn.ended.is_set():
-                await self.conversations.save_reply(reply_id, turn.text)
+                await asyncio.wait_for(live.changed.wait(), HEARTBEAT_EVERY_S)
+            live.changed.clear()
+            if not live.ended.is_set():
+                await self.conversations.save_reply(reply_id, live.text)
             with suppress(TimeoutError):
-                await asyncio.wait_for(turn.ended.wait(), SAVE_EVERY_S)
+                await asyncio.wait_for(live.ended.wait(), SAVE_EVERY_S)
 
 
-async def _cancel(turn: _Turn) -> None:
-    if turn.task is not None:
-        await turn.running.wait()
-        if not turn.cancelled:  # once: a second one would hit the saving of what came
-            turn.cancelled = True
-            turn.task.cancel()
-        await asyncio.wait([turn.task])
+async def _cancel(live: _LiveReply) -> None:
+    if live.task is not None:
+        await live.running.wait()
+        if not live.cancelled:  # once: a second one would hit the saving of what came
+            live.cancelled = True
+            live.task.cancel()
+        await asyncio.wait([live.task])

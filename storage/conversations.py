@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Literal
 
 import psutil
-from sqlalchemy import Row, delete, insert, literal, or_, select, update
+from sqlalchemy import Row, Select, bindparam, delete, insert, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.database import Database
@@ -54,11 +54,40 @@ class Message:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a person said, the reply opened to it, and the system prompt of their conversation."""
+
+    said: Message
+    reply: Message
+    system: str
+
+
 _MESSAGE_COLUMNS = [messages.c[name] for name in Message.__dataclass_fields__]
 
 
-def _message(row: Row[Any]) -> Message:
-    return Message(**{name: row._mapping[name] for name in Message.__dataclass_fields__})
+def _branch() -> Select[Any]:
+    """The last `limit` messages of the branch that ends in `leaf`, the oldest first."""
+    start = select(messages.c.id, messages.c.parent_id, literal(1).label("depth")).where(
+        messages.c.id == bindparam("leaf")
+    )
+    branch = start.cte("branch", recursive=True)
+    step = (
+        select(messages.c.id, messages.c.parent_id, (branch.c.depth + 1).label("depth"))
+        .join(branch, messages.c.id == branch.c.parent_id)
+        .where(branch.c.depth < bindparam("limit"))
+    )
+    branch = branch.union_all(step)
+    return select(*_MESSAGE_COLUMNS).join(branch, branch.c.id == messages.c.id).order_by(branch.c.depth.desc())
+
+
+_BRANCH = _branch()  # built once: every turn asks it, and building it takes longer than answering it
+_NO_LIMIT = 2**31 - 1
+_SAVE = (
+    update(messages)
+    .where(messages.c.id == bindparam("reply"))
+    .values(text=bindparam("text"), status="streaming", owner=bindparam("owner"), heartbeat=bindparam("heartbeat"))
+)
 
 
 def _conversation(row: Row[Any]) -> Conversation:
@@ -115,7 +144,7 @@ class Conversations:
             await connection.execute(delete(drafts).where(drafts.c.key == conversation_id))
             await connection.execute(delete(conversations).where(conversations.c.id == conversation_id))
 
-    async def add_turn(self, conversation_id: str, text: str) -> tuple[Message, Message]:
+    async def add_turn(self, conversation_id: str, text: str) -> Turn:
         """Append the person's message and an empty reply, owned by this process, to the branch shown.
 
         Raises NotFoundError where there is no such conversation.
@@ -136,15 +165,13 @@ class Conversations:
                 .where(conversations.c.id == conversation_id)
                 .values(leaf_id=reply.id, updated=now, title=conversation.title or _title(text))
             )
-        return said, reply
+        return Turn(said, reply, conversation.system)
 
     async def save_reply(self, reply_id: str, text: str) -> None:
         """Keep what has come of a reply so far, and say that its writer lives."""
         async with self._database.write() as connection:
             await connection.execute(
-                update(messages)
-                .where(messages.c.id == reply_id)
-                .values(text=text, status="streaming", owner=this_process(), heartbeat=datetime.now(UTC))
+                _SAVE, {"reply": reply_id, "text": text, "owner": this_process(), "heartbeat": datetime.now(UTC)}
             )
 
     async def end_reply(
@@ -179,24 +206,15 @@ class Conversations:
 
         Reads those rows alone, however long the branch is.
         """
-        start = select(*_MESSAGE_COLUMNS, literal(1).label("depth")).where(messages.c.id == leaf_id)
-        branch = start.cte("branch", recursive=True)
-        step = select(*_MESSAGE_COLUMNS, (branch.c.depth + 1).label("depth")).join(
-            branch, messages.c.id == branch.c.parent_id
-        )
-        if limit is not None:
-            step = step.where(branch.c.depth < limit)
-        branch = branch.union_all(step)
-        columns = [branch.c[name] for name in Message.__dataclass_fields__]
+        values = {"leaf": leaf_id, "limit": _NO_LIMIT if limit is None else limit}
         async with self._database.read() as connection:
-            rows = await connection.execute(select(*columns).order_by(branch.c.depth.desc()))
-            return [_message(row) for row in rows]
+            return [Message(*row) for row in await connection.execute(_BRANCH, values)]
 
     async def messages(self, conversation_id: str) -> Sequence[Message]:
         """Everything said in a conversation, on all its branches, in the order it was said."""
         query = select(*_MESSAGE_COLUMNS).where(messages.c.conversation_id == conversation_id)
         async with self._database.read() as connection:
-            return [_message(row) for row in await connection.execute(query.order_by(messages.c.seq))]
+            return [Message(*row) for row in await connection.execute(query.order_by(messages.c.seq))]
 
     async def mark_interrupted(self) -> int:
         """Mark the replies whose writer is gone; returns how many.

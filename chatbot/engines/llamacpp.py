@@ -28,6 +28,9 @@ class LlamaCppResponder:
     A prompt is assembled from token ids: the text of the chat template with its control tokens, the text of
     messages without, so that "<|im_end|>" typed by a person stays text. The ids of each text are kept, so that a
     turn tokenizes only what is new.
+
+    When a reply has ended, the server reads on to where the person's next message will begin: the control tokens
+    in between are certain, and the next reply comes sooner by the time they take.
     """
 
     def __init__(self, name: str, context_length: int, process: asyncio.subprocess.Process, key: str) -> None:
@@ -38,6 +41,7 @@ class LlamaCppResponder:
         self._address = ""
         self._tokens: OrderedDict[tuple[str, bool, bool], list[int]] = OrderedDict()
         self._rendered: tuple[tuple[ChatMessage, ...], list[int]] = ((), [])
+        self._reading_on: http.client.HTTPConnection | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -92,7 +96,10 @@ class LlamaCppResponder:
     async def reply(
         self, messages: Sequence[ChatMessage], options: GenerationOptions
     ) -> AsyncGenerator[str | Completion, None]:
-        prompt = await asyncio.to_thread(self._prompt, messages)
+        self._stop_reading_on()
+        counted, prompt = self._rendered  # what was counted last is mostly what is sent next
+        if counted != tuple(messages):
+            prompt = await asyncio.to_thread(self._prompt, messages)
         request = {
             "prompt": prompt,
             "max_tokens": options.max_tokens,
@@ -131,18 +138,37 @@ class LlamaCppResponder:
         threading.Thread(target=stream, name="llamacpp-reply", daemon=True).start()
         try:
             last: dict[str, Any] = {}
+            said = ""
             while (piece := await pieces.get()) is not None:
                 if isinstance(piece, ModelError):
                     raise piece
                 last = piece
                 if text := piece["choices"][0]["text"]:
+                    said += text
                     yield text
             if "usage" not in last:
                 raise ModelError(f"{self.name} broke off in the middle of its reply.")
             yield _completion(last)
+            following = [*messages, ChatMessage("assistant", said), ChatMessage("user", "")]
+            threading.Thread(target=self._read_on, args=[following], name="llamacpp-read-on", daemon=True).start()
         finally:
             with suppress(OSError):  # wakes the thread, which closes; the server then stops the reply
                 line.shutdown(socket.SHUT_RDWR)
+
+    def _read_on(self, messages: Sequence[ChatMessage]) -> None:
+        """Let the server read a prompt up to the content of its last message. Runs in a thread."""
+        with suppress(ModelError), self._asking() as connection:
+            with self._lock:
+                ids, start = self._render(connection, messages)
+            self._reading_on = connection
+            self._ask(connection, "/completion", {"prompt": ids[:start], "n_predict": 0, "cache_prompt": True})
+            self._reading_on = None
+
+    def _stop_reading_on(self) -> None:
+        connection, self._reading_on = self._reading_on, None
+        if connection is not None and connection.sock is not None:
+            with suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
     def _connect(self, connection: http.client.HTTPConnection) -> None:
         try:
@@ -180,63 +206,61 @@ class LlamaCppResponder:
         """Token ids of the prompt. Runs in a thread."""
         key = tuple(messages)
         with self._lock:
-            if self._rendered[0] != key:  # what was counted last is mostly what is sent next
-                self._rendered = key, self._render(messages)
+            if self._rendered[0] != key:
+                with self._asking() as connection:
+                    self._rendered = key, self._render(connection, messages)[0]
             return self._rendered[1]
 
-    def _render(self, messages: Sequence[ChatMessage]) -> list[int]:
-        with self._asking() as ask:
-            marks = [f"\ue000{secrets.token_hex(8)}\ue001" for _ in messages]
-            template: str = ask(
-                "/apply-template",
-                {
-                    "messages": [
-                        {"role": message.role, "content": mark} for message, mark in zip(messages, marks, strict=True)
-                    ]
-                },
-            )["prompt"]
-            ids: list[int] = []
+    def _render(
+        self, connection: http.client.HTTPConnection, messages: Sequence[ChatMessage]
+    ) -> tuple[list[int], int]:
+        """Token ids of the prompt, and how many of them stand before the content of the last message."""
+        marks = [f"\ue000{secrets.token_hex(8)}\ue001" for _ in messages]
+        marked = [{"role": message.role, "content": mark} for message, mark in zip(messages, marks, strict=True)]
+        template: str = self._ask(connection, "/apply-template", {"messages": marked})["prompt"]
+        ids: list[int] = []
+        start = 0
 
-            def add(text: str, *, control: bool, first: bool = False) -> None:
-                if text or first:
-                    ids.extend(self._tokenize(ask, text, control, first))
+        def add(text: str, *, control: bool, first: bool = False) -> None:
+            if text or first:
+                ids.extend(self._tokenize(connection, text, control, first))
 
-            rest = template
-            for message, mark in zip(messages, marks, strict=True):
-                before, found, after = rest.partition(mark)
-                if found:  # a template may leave a message out: it has no system role, say
-                    add(before, control=True, first=rest is template)
-                    add(message.content, control=False)
-                    rest = after
-            add(rest, control=True, first=rest is template)
-            return ids
+        rest = template
+        for message, mark in zip(messages, marks, strict=True):
+            before, found, after = rest.partition(mark)
+            if found:  # a template may leave a message out: it has no system role, say
+                add(before, control=True, first=rest is template)
+                start = len(ids)
+                add(message.content, control=False)
+                rest = after
+        add(rest, control=True, first=rest is template)
+        return ids, start
 
-    def _tokenize(self, ask: Any, text: str, control: bool, first: bool) -> list[int]:
+    def _tokenize(self, connection: http.client.HTTPConnection, text: str, control: bool, first: bool) -> list[int]:
         key = (text, control, first)
         if key in self._tokens:
             self._tokens.move_to_end(key)
             return self._tokens[key]
-        ids: list[int] = ask("/tokenize", {"content": text, "parse_special": control, "add_special": first})["tokens"]
+        request = {"content": text, "parse_special": control, "add_special": first}
+        ids: list[int] = self._ask(connection, "/tokenize", request)["tokens"]
         self._tokens[key] = ids
         if len(self._tokens) > _CACHED_TEXTS:
             self._tokens.popitem(last=False)
         return ids
 
+    def _ask(self, connection: http.client.HTTPConnection, path: str, body: dict[str, Any]) -> Any:
+        connection.request("POST", path, json.dumps(body), self._headers())
+        response = connection.getresponse()
+        answer = response.read()
+        if response.status != 200:
+            raise ModelError(self._complaint(answer))
+        return json.loads(answer)
+
     @contextmanager
-    def _asking(self) -> Iterator[Any]:
-        """A function that posts JSON and gives JSON back, over one connection."""
+    def _asking(self) -> Iterator[http.client.HTTPConnection]:
         connection = http.client.HTTPConnection(self._address)  # a kept one would be closed by the server when idle
-
-        def ask(path: str, body: dict[str, Any]) -> Any:
-            connection.request("POST", path, json.dumps(body), self._headers())
-            response = connection.getresponse()
-            answer = response.read()
-            if response.status != 200:
-                raise ModelError(self._complaint(answer))
-            return json.loads(answer)
-
         try:
-            yield ask
+            yield connection
         except (OSError, http.client.HTTPException) as error:
             raise ModelError(f"{self.name} stopped answering: {error or type(error).__name__}.") from None
         finally:

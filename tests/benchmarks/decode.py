@@ -1,7 +1,8 @@
 """Twelve turns through the whole product (service, storage, events) and through xllamacpp called directly.
 
 Both get the same model, threads, context, prompts and temperature 0, and take turns within each turn of the
-conversation, so that a slow moment of the machine falls on both.
+conversation, so that a slow moment of the machine falls on both. Before each turn both are left alone for a
+moment, as by a person who types: our engine reads on in it, and must not do so at the other's cost.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from chatbot.settings import Settings
 from tests.benchmarks.table import Row
 
 TURNS = 12
-ROUNDS = 5
+ROUNDS = 9
+TYPING_S = 0.5
 TOKENS = 48
 CONTEXT = 8192
 QUESTIONS = [
@@ -119,6 +121,7 @@ async def measure() -> list[Row]:
             for turn, question in enumerate(QUESTIONS):
                 order = [(0, ours), (1, theirs)]
                 for side, call in order if (turn + number) % 2 else order[::-1]:
+                    await asyncio.sleep(TYPING_S)
                     first, speed = await call(question)
                     speeds[side].append(speed)
                     if turn == TURNS - 1:

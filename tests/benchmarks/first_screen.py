@@ -52,7 +52,7 @@ async def _fill_ours() -> None:
         for chat in range(CHATS):
             conversation = (await store.conversations.create("", title=f"Chat {chat}")).id
             for number in range(MESSAGES // 2):
-                _, reply = await store.conversations.add_turn(conversation, f"question {number}")
+                reply = (await store.conversations.add_turn(conversation, f"question {number}")).reply
                 await store.conversations.end_reply(reply.id, f"answer {number}", "complete")
 
 

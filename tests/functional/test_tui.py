@@ -349,7 +349,7 @@ async def a_long_conversation(turns: int) -> None:
     async with open_store(Settings.load()) as store:
         conversation = (await store.conversations.create("")).id
         for number in range(turns):
-            _, reply = await store.conversations.add_turn(conversation, f"question {number}")
+            reply = (await store.conversations.add_turn(conversation, f"question {number}")).reply
             await store.conversations.end_reply(reply.id, f"answer {number}", "complete")
 
 

@@ -12,7 +12,8 @@ from storage.conversations import Conversations, Status
 
 
 async def say(conversations: Conversations, conversation: str, text: str, reply: str, status: Status) -> str:
-    said, answer = await conversations.add_turn(conversation, text)
+    turn = await conversations.add_turn(conversation, text)
+    said, answer = turn.said, turn.reply
     await conversations.end_reply(answer.id, reply, status)
     return said.id
 

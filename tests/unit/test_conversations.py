@@ -18,7 +18,8 @@ from storage.schema import messages
 
 async def test_a_conversation_comes_back_as_it_was_said(conversations: Conversations) -> None:
     created = await conversations.create("Be kind.")
-    said, reply = await conversations.add_turn(created.id, "Hello\n  there, 世界 😀")
+    turn = await conversations.add_turn(created.id, "Hello\n  there, 世界 😀")
+    said, reply = turn.said, turn.reply
     await conversations.end_reply(reply.id, "Hi!", "complete", model="m@1", finish_reason="stop", usage={"n": 1})
     conversation = await conversations.get(created.id)
     path = await conversations.path(conversation.leaf_id)
@@ -34,7 +35,7 @@ async def test_a_conversation_comes_back_as_it_was_said(conversations: Conversat
 async def test_a_path_reads_no_more_than_its_limit(conversations: Conversations) -> None:
     conversation = (await conversations.create("")).id
     for number in range(30):
-        _, reply = await conversations.add_turn(conversation, str(number))
+        reply = (await conversations.add_turn(conversation, str(number))).reply
     path = await conversations.path(reply.id, limit=5)
     assert len(path) == 5
     assert path[-1].id == reply.id
@@ -92,7 +93,7 @@ async def test_only_replies_whose_writer_is_gone_become_interrupted(
         (f"another machine|{ended.pid}|{started}", long_ago, "interrupted"),
     ]
     for owner, heartbeat, _ in cases:
-        _, reply = await conversations.add_turn(conversation, "hello")
+        reply = (await conversations.add_turn(conversation, "hello")).reply
         await owned_by(database, reply.id, owner, heartbeat)
     assert await conversations.mark_interrupted() == 3
     said = await conversations.messages(conversation)
