@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 
 from chatbot import text as plain
 from chatbot.context import build_context
-from chatbot.engines.base import Completion, GenerationOptions
+from chatbot.engines.base import Completion, GenerationOptions, Responder
 from chatbot.engines.load import Models
 from chatbot.errors import UserError
-from chatbot.events import Event, Failed, Finished, Started, TextDelta, Usage
+from chatbot.events import ConversationChanged, Event, Failed, Finished, Progress, Started, TextDelta, Usage
 from chatbot.router import ToCommand, ToModel, route
 from chatbot.settings import Settings
 from chatbot.trace import keep_trace
@@ -63,11 +63,11 @@ class ChatService:
         self._live: dict[str, _LiveReply] = {}
 
     async def send(
-        self, conversation_id: str | None, text: str, *, commands: bool = True
+        self, conversation_id: str | None, text: str, *, commands: bool = True, model: str = ""
     ) -> AsyncGenerator[Event, None]:
         """Answer one message in a conversation; None begins a new one.
 
-        Without `commands`, a text that begins with `/` is a message like any other.
+        Without `commands`, a text that begins with `/` is a message like any other. A `model` answers this once.
 
         The message is committed before the model starts; the reply is saved as it comes. The last event is
         Finished or Failed, or for a command whatever it tells. Closing the iterator stops the reply and
@@ -94,7 +94,7 @@ class ChatService:
             yield Failed(str(error))
             return
         live.emit(Started(conversation_id, turn.said.id, turn.reply.id))
-        live.task = asyncio.create_task(self._answer(live, turn))
+        live.task = asyncio.create_task(self._answer(live, turn, model))
         try:
             while (next_event := await live.events.get()) is not None:
                 yield next_event
@@ -128,6 +128,37 @@ class ChatService:
         await self.conversations.set_system(conversation_id, system)
         return conversation_id
 
+    async def model(self, conversation_id: str | None) -> str:
+        """`name@version` of what answers in a conversation."""
+        own = "" if conversation_id is None else (await self.conversations.get(conversation_id)).model
+        return await self.models.name(own)
+
+    async def set_model(
+        self, conversation_id: str | None, wanted: str
+    ) -> AsyncGenerator[Progress | ConversationChanged, None]:
+        """Let another model answer in a conversation (None: a new one); empty: the one in use.
+
+        It is loaded first, and tells how that goes. Where it fails, the one before goes on answering.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        progress: asyncio.Queue[Progress | None] = asyncio.Queue()
+        loading = asyncio.create_task(self.models.load(progress.put_nowait, wanted))
+        loading.add_done_callback(lambda _: progress.put_nowait(None))
+        try:
+            while (step := await progress.get()) is not None:
+                yield step
+        finally:
+            loading.cancel()
+        await loading
+        if conversation_id is None:
+            system = plain.clean(self._settings.system)
+            conversation_id = (await self.conversations.create(system, model=wanted)).id
+        else:
+            await self.conversations.set_model(conversation_id, wanted)
+        yield ConversationChanged(conversation_id)
+
     async def close(self) -> None:
         """End all replies, as interrupted, and give the model's memory back."""
         for live in list(self._live.values()):
@@ -135,7 +166,7 @@ class ChatService:
             await _cancel(live)
         await self.models.close()
 
-    async def _answer(self, live: _LiveReply, turn: Turn) -> None:
+    async def _answer(self, live: _LiveReply, turn: Turn, model: str) -> None:
         reply = turn.reply
         saver = asyncio.create_task(self._keep_saving(live, reply.id))
         status: Status = "failed"
@@ -144,7 +175,12 @@ class ChatService:
         live.running.set()
         try:
             try:
-                usage, end = await self._generate(live, turn, saver)
+                wanted = model or turn.conversation.model
+                began = time.perf_counter()
+                async with self.models.responder(live.emit, wanted) as responder:
+                    live.model = responder.name
+                    load_s = time.perf_counter() - began
+                    usage, end = await self._generate(live, turn, responder, load_s, saver)
                 status = "complete"
             except asyncio.CancelledError:
                 status = live.ended_as
@@ -175,13 +211,11 @@ class ChatService:
             self._live.pop(turn.said.conversation_id, None)
             live.events.put_nowait(None)
 
-    async def _generate(self, live: _LiveReply, turn: Turn, saver: asyncio.Task[None]) -> tuple[Usage, Finished]:
-        began = time.perf_counter()
-        responder = await self.models.responder(live.emit)
-        load_s = time.perf_counter() - began
-        live.model = responder.name
+    async def _generate(
+        self, live: _LiveReply, turn: Turn, responder: Responder, load_s: float, saver: asyncio.Task[None]
+    ) -> tuple[Usage, Finished]:
         context = await build_context(
-            self.conversations, turn.said.id, turn.system, responder, self._settings.max_tokens
+            self.conversations, turn.said.id, turn.conversation.system, responder, self._settings.max_tokens
         )
         options = GenerationOptions(
             max_tokens=context.reply_tokens,

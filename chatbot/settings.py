@@ -6,7 +6,7 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     max_tokens: int = Field(1024, ge=1, description="longest reply, in tokens")
     stop: CommaList = Field([], description="texts that end a reply")
     context: int = Field(8192, ge=64, description="most context to use, in tokens, where the model has more")
+    engine: Literal["", "llamacpp", "hf"] = Field("", description="engine of local models; empty: the model's own")
+    device: str = Field("", description="of the hf engine: cuda, mps, cpu; empty: the best there is")
+    loaded_models: int = Field(1, ge=1, le=64, description="models kept in memory, where conversations have several")
+    timeout: float = Field(120, gt=0, description="seconds to wait for an endpoint's next word")
     slots: int = Field(2, ge=1, le=64, description="conversations one model answers at once")
     threads: int = Field(0, ge=0, description="threads of the model; 0: as many as there are cores")
 

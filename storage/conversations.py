@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Literal
@@ -29,9 +29,12 @@ TITLE_LENGTH = 60
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
+    """`model` answers in it, NAME[@VERSION]; empty: the one in use."""
+
     id: str
     title: str
     system: str
+    model: str
     leaf_id: str | None
     created: datetime
     updated: datetime
@@ -56,11 +59,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a person said, the reply opened to it, and the system prompt of their conversation."""
+    """What a person said, the reply opened to it, and the conversation as it was before."""
 
     said: Message
     reply: Message
-    system: str
+    conversation: Conversation
 
 
 _MESSAGE_COLUMNS = [messages.c[name] for name in Message.__dataclass_fields__]
@@ -91,7 +94,7 @@ _SAVE = (
 
 
 def _conversation(row: Row[Any]) -> Conversation:
-    return Conversation(row.id, row.title, row.system, row.leaf_id, row.created, row.updated)
+    return Conversation(**{name: row._mapping[name] for name in Conversation.__dataclass_fields__})
 
 
 class Conversations:
@@ -100,13 +103,11 @@ class Conversations:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, system: str, title: str = "") -> Conversation:
+    async def create(self, system: str, title: str = "", model: str = "") -> Conversation:
         now = datetime.now(UTC)
-        conversation = Conversation(secrets.token_hex(6), title, system, None, now, now)
+        conversation = Conversation(secrets.token_hex(6), title, system, model, None, now, now)
         async with self._database.write() as connection:
-            await connection.execute(
-                insert(conversations).values(id=conversation.id, title=title, system=system, created=now, updated=now)
-            )
+            await connection.execute(insert(conversations).values(**asdict(conversation)))
         return conversation
 
     async def get(self, conversation_id: str) -> Conversation:
@@ -123,18 +124,21 @@ class Conversations:
 
     async def rename(self, conversation_id: str, title: str) -> None:
         """Raises NotFoundError where there is none of that id."""
-        async with self._database.write() as connection:
-            await _get(connection, conversation_id)
-            await connection.execute(
-                update(conversations).where(conversations.c.id == conversation_id).values(title=_title(title))
-            )
+        await self._set(conversation_id, title=_title(title))
 
     async def set_system(self, conversation_id: str, system: str) -> None:
         """Raises NotFoundError where there is none of that id."""
+        await self._set(conversation_id, system=system)
+
+    async def set_model(self, conversation_id: str, model: str) -> None:
+        """Raises NotFoundError where there is none of that id."""
+        await self._set(conversation_id, model=model)
+
+    async def _set(self, conversation_id: str, **values: str) -> None:
         async with self._database.write() as connection:
             await _get(connection, conversation_id)
             await connection.execute(
-                update(conversations).where(conversations.c.id == conversation_id).values(system=system)
+                update(conversations).where(conversations.c.id == conversation_id).values(**values)
             )
 
     async def delete(self, conversation_id: str) -> None:
@@ -165,7 +169,7 @@ class Conversations:
                 .where(conversations.c.id == conversation_id)
                 .values(leaf_id=reply.id, updated=now, title=conversation.title or _title(text))
             )
-        return Turn(said, reply, conversation.system)
+        return Turn(said, reply, conversation)
 
     async def save_reply(self, reply_id: str, text: str) -> None:
         """Keep what has come of a reply so far, and say that its writer lives."""

@@ -47,6 +47,7 @@ conversations = Table(
     Column("id", String(32), primary_key=True),
     Column("title", Text, nullable=False),
     Column("system", Text, nullable=False),
+    Column("model", Text, nullable=False, server_default=""),  # empty: the one in use
     Column("leaf_id", String(32)),  # the last message of the branch shown; messages point here, so no key back
     Column("created", UtcDateTime, nullable=False),
     Column("updated", UtcDateTime, nullable=False),

@@ -74,6 +74,17 @@ class Versions:
             fields = {name: getattr(version, name) for name in Version.__dataclass_fields__}
             await connection.execute(insert(versions).values(**fields))
 
+    async def add_or_find(self, version: Version) -> Version:
+        """Register a version, or give the one that stands under its name and version already."""
+        query = select(*_COLUMNS).where(versions.c.name == version.name, versions.c.version == version.version)
+        async with self._database.write() as connection:
+            row = (await connection.execute(query)).one_or_none()
+            if row is not None:
+                return _version(row)
+            fields = {name: getattr(version, name) for name in Version.__dataclass_fields__}
+            await connection.execute(insert(versions).values(**fields))
+        return version
+
     async def list(self, kind: Kind | None = None) -> Sequence[Version]:
         query = select(*_COLUMNS).order_by(versions.c.kind, versions.c.name, versions.c.id)
         if kind is not None:

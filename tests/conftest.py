@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.catalog import CATALOG
+from chatbot.engines.gguf_to_hf import converted_folder, dequantized
 from chatbot.fetch import is_fetched, model_file
 from chatbot.settings import cache_folder
 from storage.conversations import Conversations
@@ -36,6 +37,12 @@ def model_path() -> Path:
     entry = CATALOG[0]
     assert is_fetched(entry, REAL_CACHE / "models"), f"`chatbot models pull {entry.name}` first"
     return model_file(entry, REAL_CACHE / "models")
+
+
+@pytest.fixture(scope="session")
+def hf_folder(model_path: Path) -> Path:
+    """The default model as transformers reads it, dequantised once into the cache."""
+    return dequantized(model_path, converted_folder(REAL_CACHE, CATALOG[0].sha256))
 
 
 @pytest.fixture

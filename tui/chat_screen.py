@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +17,7 @@ from textual.timer import Timer
 from textual.widgets import Footer, TextArea
 
 from chatbot.errors import UserError
-from chatbot.events import ConversationChanged, Event, Failed, Finished, Notice, Started, TextDelta, Usage
+from chatbot.events import ConversationChanged, Event, Failed, Finished, Notice, Progress, Started, TextDelta, Usage
 from storage.errors import StorageError
 from tui.composer import Composer
 from tui.dialogs import DeleteDialog, RenameDialog
@@ -132,7 +132,6 @@ class ChatScreen(Screen[None]):
         app = cast("ChatbotApp", self.app)
         try:
             self._service = service = await app.open_service()
-            self._status.model = await service.models.name()
             await self._switch(await self._first(service), keep_typed=True)
         except (UserError, StorageError) as error:
             app.give_up(error)
@@ -151,7 +150,7 @@ class ChatScreen(Screen[None]):
     async def _warm_up(self, service: ChatService) -> None:
         """Load the model while the person types."""
         try:
-            responder = await service.models.responder(self._status.show_notice)
+            responder = await service.models.load(self._status.show_progress, await service.model(self.conversation))
         except UserError as error:
             await self._tell(str(error), error=True)
             self._status.state = "no model"
@@ -228,8 +227,8 @@ class ChatScreen(Screen[None]):
 
     async def _during_reply(self, event: Event, live: LiveReply) -> None:
         here = self.conversation == live.conversation
-        if isinstance(event, Notice):
-            self._status.show_notice(event)
+        if isinstance(event, Progress):
+            self._status.show_progress(event)
         elif isinstance(event, Usage) and here:
             self._status.usage = event
         elif isinstance(event, Finished | Failed):
@@ -238,13 +237,15 @@ class ChatScreen(Screen[None]):
             if live.view is not None:
                 await live.view.end(_mark(event))
             self._status.state = "replying elsewhere" if self._live else "ready"
-            if isinstance(event, Finished):
+            if isinstance(event, Finished) and event.model and here:
                 self._status.model = event.model
             await self._refresh_sidebar()
 
     async def _from_command(self, event: Event, text: str) -> None:
         if isinstance(event, Notice):
             await self._tell(event.text)
+        elif isinstance(event, Progress):
+            self._status.show_progress(event)
         elif isinstance(event, ConversationChanged):
             await self._switch(event.conversation)
         elif isinstance(event, Failed):
@@ -305,6 +306,8 @@ class ChatScreen(Screen[None]):
                 live_here.view = view = ReplyView()
                 await self._transcript.add(view, path[-1].id if path else None)
             self._status.usage = _usage(path)
+            with suppress(UserError):  # one that is gone says so when it is asked
+                self._status.model = await service.model(conversation)
             self._saved = draft = await service.conversations.draft(conversation or NEW)
             if not keep_typed:
                 self._composer.put(draft)

@@ -6,7 +6,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widgets import Static
 
-from chatbot.events import Notice, Usage
+from chatbot.events import Progress, Usage
 
 GAUGE_WIDTH = 8
 
@@ -18,12 +18,12 @@ class StatusLine(Static):
     state: reactive[str] = reactive("opening")
     usage: reactive[Usage | None] = reactive(None)
 
-    def show_notice(self, notice: Notice) -> None:
+    def show_progress(self, progress: Progress) -> None:
         """Progress while something is fetched or loaded."""
-        if notice.fraction is None:
-            self.state = notice.text
+        if progress.fraction is None:
+            self.state = progress.text
         else:
-            self.state = f"{notice.text} {gauge(notice.fraction)} {notice.fraction:.0%}"
+            self.state = f"{progress.text} {gauge(progress.fraction)} {progress.fraction:.0%}"
 
     def render(self) -> Content:
         parts = [self.state]

@@ -8,10 +8,10 @@ import sys
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from chatbot.cli.progress import NoticePrinter
+from chatbot.cli.progress import ProgressPrinter
 from chatbot.cli.run import run_async
 from chatbot.errors import UserError
-from chatbot.events import ConversationChanged, Failed, Finished, Notice, Started, TextDelta, Usage
+from chatbot.events import ConversationChanged, Failed, Finished, Notice, Progress, Started, TextDelta, Usage
 
 if TYPE_CHECKING:
     from chatbot.chat import ChatService
@@ -40,7 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     text = _message(arguments.text)
     settings = Settings.load(
-        model=arguments.model,
         system=arguments.system,
         temperature=arguments.temperature,
         max_tokens=arguments.max_tokens,
@@ -70,18 +69,20 @@ def _message(words: list[str]) -> str:
 async def _ask(settings: Settings, text: str, arguments: argparse.Namespace) -> int:
     from chatbot.session import open_service
 
-    with NoticePrinter() as notices:
+    with ProgressPrinter() as progress:
         async with open_service(settings, slots=1) as service:
-            conversation = await _conversation(service, arguments, notices)
-            return await _print_reply(service, conversation, text, notices, as_json=arguments.json)
+            conversation = await _conversation(service, arguments, progress)
+            return await _print_reply(
+                service, conversation, text, arguments.model or "", progress, as_json=arguments.json
+            )
 
 
-async def _conversation(service: ChatService, arguments: argparse.Namespace, notices: NoticePrinter) -> str | None:
+async def _conversation(service: ChatService, arguments: argparse.Namespace, progress: ProgressPrinter) -> str | None:
     conversation: str | None = arguments.conversation
     if arguments.resume:
         latest = await service.conversations.list(limit=1)
         if not latest:
-            notices.tell("There is no conversation to continue yet; this begins one.")
+            progress.tell("There is no conversation to continue yet; this begins one.")
         conversation = latest[0].id if latest else None
     if conversation is not None:
         await service.conversations.get(conversation)  # says so where there is none
@@ -91,26 +92,26 @@ async def _conversation(service: ChatService, arguments: argparse.Namespace, not
 
 
 async def _print_reply(
-    service: ChatService, conversation: str | None, text: str, notices: NoticePrinter, *, as_json: bool
+    service: ChatService, conversation: str | None, text: str, model: str, progress: ProgressPrinter, *, as_json: bool
 ) -> int:
     started: Started | None = None
     usage: Usage | None = None
     said = False
-    async with aclosing(service.send(conversation, text, commands=False)) as events:
+    async with aclosing(service.send(conversation, text, commands=False, model=model)) as events:
         async for event in events:
             match event:
                 case Started():
                     started = event
                 case TextDelta(text=piece) if not as_json:
-                    notices.close()
+                    progress.close()
                     said = True
                     print(piece, end="", flush=True)
-                case Notice():
-                    notices(event)
+                case Progress():
+                    progress(event)
                 case Usage():
                     usage = event
                 case Finished():
-                    notices.close()
+                    progress.close()
                     if as_json:
                         print(_json(started, event, usage), flush=True)
                     else:
@@ -118,12 +119,12 @@ async def _print_reply(
                         if event.reason == "length":
                             print("(cut: the longest reply is reached; --max-tokens allows more)", file=sys.stderr)
                 case Failed(text=reason):
-                    notices.close()
+                    progress.close()
                     if said and not as_json:
                         print(flush=True)
                     print(f"chatbot: {reason}", file=sys.stderr)
                     return 2
-                case ConversationChanged() | TextDelta():
+                case ConversationChanged() | Notice() | TextDelta():
                     pass
     return 0
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from chatbot.cli.progress import NoticePrinter
+from chatbot.cli.progress import ProgressPrinter
 from chatbot.cli.run import run_async
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="as a JSON array")
     listing.set_defaults(act=_list)
 
-    one = "NAME[@VERSION]; the path of a GGUF file works too"
+    one = (
+        "NAME[@VERSION]; or OWNER/REPO[:FILE.gguf][@REVISION] of the hub, the path of a GGUF file or of a folder of "
+        "transformers, or NAME@URL behind an OpenAI-compatible endpoint"
+    )
     for name, act, text, what in (
         ("pull", _pull, "fetch a model", one),
         ("use", _use, "let a model answer from now on", one),
@@ -33,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("name", metavar=what.partition(";")[0], help=what)
+        if name in ("pull", "use"):
+            action.add_argument(
+                "--trust-remote-code",
+                action="store_true",
+                help="for models of the hub that need it: run Python code of their author on this machine, as you",
+            )
         action.set_defaults(act=act)
 
     for name, act, text in (
@@ -53,12 +62,12 @@ async def _with_registry(arguments: argparse.Namespace) -> None:
     from chatbot.session import open_store
     from chatbot.settings import Settings
 
-    with NoticePrinter() as notices:
+    with ProgressPrinter() as progress:
         async with open_store(Settings.load()) as store:
-            await arguments.act(store.registry, arguments, notices)
+            await arguments.act(store.registry, arguments, progress)
 
 
-async def _list(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
+async def _list(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
     rows = await registry.list(arguments.kind)
     if arguments.json:
         print(json.dumps([_row(row) for row in rows], ensure_ascii=False, indent=2))
@@ -66,36 +75,36 @@ async def _list(registry: Registry, arguments: argparse.Namespace, notices: Noti
     width = max((len(row.version.ref) for row in rows), default=0)
     for row in rows:
         size = f"{row.size / 1e6:,.0f} MB" if row.size else ""
-        there = "here" if row.fetched else "not fetched"
+        there = "here" if row.fetched else "not fetched" if row.version.folder else "remote"
         licence = row.version.settings.get("licence", "")
         print(f"{row.version.kind:8}{row.version.ref:<{width}}  {row.state:10}{there:12}{size:>10}  {licence}")
 
 
-async def _pull(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
-    path = await registry.pull(arguments.name, notices.tell)
-    notices.close()
-    print(path)
+async def _pull(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
+    version = await registry.pull(arguments.name, progress.tell, trust_remote_code=arguments.trust_remote_code)
+    progress.close()
+    print(registry.path(version) if version.folder else version.ref)
 
 
-async def _use(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
-    version = await registry.use(arguments.name, notices.tell)
-    notices.close()
+async def _use(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
+    version = await registry.use(arguments.name, progress.tell, trust_remote_code=arguments.trust_remote_code)
+    progress.close()
     print(f"{version.ref} answers from now on.")
 
 
-async def _remove(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
+async def _remove(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
     print(f"{(await registry.remove(arguments.name)).ref} is removed.")
 
 
-async def _promote(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
+async def _promote(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
     print(f"{(await registry.promote(arguments.name)).ref} answers from now on.")
 
 
-async def _rollback(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
+async def _rollback(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
     print(f"{(await registry.rollback(arguments.kind)).ref} answers again.")
 
 
-async def _history(registry: Registry, arguments: argparse.Namespace, notices: NoticePrinter) -> None:
+async def _history(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
     for entry in await registry.history(arguments.kind):
         undone = " (rolled back since)" if entry.undone and entry.action != "rollback" else ""
         action = "rolled back from" if entry.action == "rollback" else entry.action

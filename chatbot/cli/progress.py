@@ -1,4 +1,4 @@
-"""Notices on stderr: a bar where there is progress, on a terminal; plain lines elsewhere."""
+"""Progress on stderr: a bar where there is progress, on a terminal; plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from chatbot.events import Notice
+from chatbot.events import Progress as ProgressEvent
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-class NoticePrinter:
-    """Shows the notices it is called with, until it is closed."""
+class ProgressPrinter:
+    """Shows the progress it is called with, until it is closed."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
@@ -21,21 +21,21 @@ class NoticePrinter:
         self._text = ""
         self._tenths = 0
 
-    def __call__(self, notice: Notice) -> None:
+    def __call__(self, progress: ProgressEvent) -> None:
         if sys.stderr.isatty():
-            self._show(notice)
-        elif notice.text != self._text:
-            self._text, self._tenths = notice.text, 0
-            print(notice.text, file=sys.stderr, flush=True)
-        elif notice.fraction is not None and int(notice.fraction * 10) > self._tenths:
-            self._tenths = int(notice.fraction * 10)
-            print(f"{notice.text}: {self._tenths * 10} %", file=sys.stderr, flush=True)
+            self._show(progress)
+        elif progress.text != self._text:
+            self._text, self._tenths = progress.text, 0
+            print(progress.text, file=sys.stderr, flush=True)
+        elif progress.fraction is not None and int(progress.fraction * 10) > self._tenths:
+            self._tenths = int(progress.fraction * 10)
+            print(f"{progress.text}: {self._tenths * 10} %", file=sys.stderr, flush=True)
 
     def tell(self, text: str, fraction: float | None = None) -> None:
         """The same, for what reports sentences."""
-        self(Notice(text, fraction))
+        self(ProgressEvent(text, fraction))
 
-    def _show(self, notice: Notice) -> None:
+    def _show(self, progress: ProgressEvent) -> None:
         from rich.console import Console
         from rich.markup import escape
         from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
@@ -54,9 +54,9 @@ class NoticePrinter:
         assert self._task is not None
         self._progress.update(
             self._task,
-            description=escape(notice.text),
-            total=None if notice.fraction is None else 1.0,
-            completed=notice.fraction or 0.0,
+            description=escape(progress.text),
+            total=None if progress.fraction is None else 1.0,
+            completed=progress.fraction or 0.0,
         )
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class NoticePrinter:
             self._progress.stop()
             self._progress = None
 
-    def __enter__(self) -> NoticePrinter:
+    def __enter__(self) -> ProgressPrinter:
         return self
 
     def __exit__(

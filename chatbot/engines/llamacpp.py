@@ -7,16 +7,18 @@ import http.client
 import json
 import secrets
 import socket
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
+from chatbot.engines.child import Child
+from chatbot.engines.prompt import PLAIN_STOP, PLAIN_TEMPLATE, Prompt, build_prompt, without_system
 from chatbot.errors import ModelError
 
 _CACHED_TEXTS = 4096
@@ -33,12 +35,15 @@ class LlamaCppResponder:
     in between are certain, and the next reply comes sooner by the time they take.
     """
 
-    def __init__(self, name: str, context_length: int, process: asyncio.subprocess.Process, key: str) -> None:
+    def __init__(
+        self, name: str, context_length: int, child: Child, address: str, key: str, *, stop: tuple[str, ...] = ()
+    ) -> None:
         self.name = name
         self.context_length = context_length
-        self._process = process
+        self._child = child
+        self._address = address
         self._key = key
-        self._address = ""
+        self._stop = stop
         self._tokens: OrderedDict[tuple[str, bool, bool], list[int]] = OrderedDict()
         self._rendered: tuple[tuple[ChatMessage, ...], list[int]] = ((), [])
         self._reading_on: http.client.HTTPConnection | None = None
@@ -46,9 +51,18 @@ class LlamaCppResponder:
 
     @classmethod
     async def load(
-        cls, path: Path, name: str, *, context_length: int, slots: int = 1, threads: int = 0
+        cls,
+        path: Path,
+        name: str,
+        *,
+        context_length: int,
+        slots: int = 1,
+        threads: int = 0,
+        chat_template: bool = True,
     ) -> LlamaCppResponder:
         """Start the server on the model at `path`; each of `slots` conversations has `context_length` tokens.
+
+        A model without a `chat_template` of its own is given a plain transcript.
 
         Raises:
             ModelError: the file is missing, damaged or not a GGUF, or memory does not suffice.
@@ -56,39 +70,24 @@ class LlamaCppResponder:
         if not path.is_file():
             raise ModelError(f"The file of {name} is missing: {path}.")
         key = secrets.token_urlsafe(24)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # modules of the folder the person stands in are none of its business
-            "-m",
+        child = await Child.start(
             "chatbot.engines.llamacpp_server",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+            {"path": str(path), "context": context_length, "slots": slots, "threads": threads, "key": key}
+            | ({} if chat_template else {"chat_template": PLAIN_TEMPLATE}),
         )
-        responder = cls(name, context_length, process, key)
         try:
-            responder._address = await responder._start(
-                {"path": str(path), "context": context_length, "slots": slots, "threads": threads, "key": key}
-            )
+            said = await child.receive()
         except BaseException:
-            await responder.close()
+            await child.close()
             raise
-        return responder
-
-    async def _start(self, parameters: dict[str, Any]) -> str:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with suppress(ConnectionError):  # it died at once: the line below is missing too
-            self._process.stdin.write(json.dumps(parameters).encode() + b"\n")
-            await self._process.stdin.drain()
-        async for line in self._process.stdout:
-            with suppress(ValueError, TypeError, KeyError):  # anything else that a native library prints
-                address: str = json.loads(line)["address"]
-                return urlsplit(address).netloc
-        raise ModelError(
-            f"{self.name} cannot be loaded: {parameters['path']} is damaged, not a GGUF of a model that "
-            "llama.cpp knows, or too large for the free memory."
-        )
+        if said is None:
+            await child.close()
+            raise ModelError(
+                f"{name} cannot be loaded: {path} is damaged, not a GGUF of a model that llama.cpp knows, or too "
+                "large for the free memory."
+            )
+        address = urlsplit(str(said["address"])).netloc
+        return cls(name, context_length, child, address, key, stop=() if chat_template else (PLAIN_STOP,))
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         return len(await asyncio.to_thread(self._prompt, messages))
@@ -108,7 +107,7 @@ class LlamaCppResponder:
             "repeat_penalty": options.repeat_penalty,
             "repeat_last_n": 256,
             "seed": -1 if options.seed is None else options.seed,
-            "stop": list(options.stop),
+            "stop": [*options.stop, *self._stop],
             "stream": True,
             "cache_prompt": True,
         }
@@ -159,9 +158,11 @@ class LlamaCppResponder:
         """Let the server read a prompt up to the content of its last message. Runs in a thread."""
         with suppress(ModelError), self._asking() as connection:
             with self._lock:
-                ids, start = self._render(connection, messages)
+                prompt = self._render(connection, messages)
             self._reading_on = connection
-            self._ask(connection, "/completion", {"prompt": ids[:start], "n_predict": 0, "cache_prompt": True})
+            self._ask(
+                connection, "/completion", {"prompt": prompt.ids[: prompt.last], "n_predict": 0, "cache_prompt": True}
+            )
             self._reading_on = None
 
     def _stop_reading_on(self) -> None:
@@ -208,33 +209,21 @@ class LlamaCppResponder:
         with self._lock:
             if self._rendered[0] != key:
                 with self._asking() as connection:
-                    self._rendered = key, self._render(connection, messages)[0]
+                    self._rendered = key, self._render(connection, messages).ids
             return self._rendered[1]
 
-    def _render(
-        self, connection: http.client.HTTPConnection, messages: Sequence[ChatMessage]
-    ) -> tuple[list[int], int]:
-        """Token ids of the prompt, and how many of them stand before the content of the last message."""
-        marks = [f"\ue000{secrets.token_hex(8)}\ue001" for _ in messages]
-        marked = [{"role": message.role, "content": mark} for message, mark in zip(messages, marks, strict=True)]
-        template: str = self._ask(connection, "/apply-template", {"messages": marked})["prompt"]
-        ids: list[int] = []
-        start = 0
+    def _render(self, connection: http.client.HTTPConnection, messages: Sequence[ChatMessage]) -> Prompt:
+        def render(marked: list[dict[str, str]]) -> str:
+            prompt: str = self._ask(connection, "/apply-template", {"messages": marked})["prompt"]
+            return prompt
 
-        def add(text: str, *, control: bool, first: bool = False) -> None:
-            if text or first:
-                ids.extend(self._tokenize(connection, text, control, first))
-
-        rest = template
-        for message, mark in zip(messages, marks, strict=True):
-            before, found, after = rest.partition(mark)
-            if found:  # a template may leave a message out: it has no system role, say
-                add(before, control=True, first=rest is template)
-                start = len(ids)
-                add(message.content, control=False)
-                rest = after
-        add(rest, control=True, first=rest is template)
-        return ids, start
+        tokenize = partial(self._tokenize, connection)
+        try:
+            return build_prompt(messages, render, tokenize)
+        except ModelError:
+            if not any(message.role == "system" for message in messages):
+                raise
+            return build_prompt(without_system(messages), render, tokenize)
 
     def _tokenize(self, connection: http.client.HTTPConnection, text: str, control: bool, first: bool) -> list[int]:
         key = (text, control, first)
@@ -267,14 +256,7 @@ class LlamaCppResponder:
             connection.close()
 
     async def close(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            await asyncio.wait_for(self._process.wait(), timeout=5)
-        except TimeoutError:  # still in native code, loading
-            with suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+        await self._child.close()
 
 
 def _completion(chunk: dict[str, Any]) -> Completion:

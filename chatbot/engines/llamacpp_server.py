@@ -26,6 +26,8 @@ def main() -> None:
     settings.n_parallel = parameters["slots"]
     settings.n_ctx = parameters["context"] * parameters["slots"]  # llama.cpp shares it out over the slots
     settings.cpuparams.n_threads = parameters["threads"] or len(_cores())
+    if "chat_template" in parameters:
+        settings.chat_template = parameters["chat_template"]
     settings.api_keys = [parameters["key"]]
     settings.cache_ram_mib = 1024
     settings.fit_params = False  # it would shrink the context silently

@@ -1,43 +1,57 @@
-"""Loads the model that answers, once, for all conversations."""
+"""Loads the models that answer, each once, for all conversations."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 
 from chatbot.engines.base import Responder
 from chatbot.errors import ModelError
-from chatbot.events import Notice
+from chatbot.events import Progress
 from chatbot.registry import Registry
 from chatbot.settings import Settings
+from storage.versions import Version
 
-Notify = Callable[[Notice], None]
+Notify = Callable[[Progress], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Loaded:
+    """A model that is loaded, or about to be."""
+
+    task: asyncio.Task[Responder]
+    users: int = 0
+    used: float = field(default_factory=time.monotonic)
 
 
 class Models:
     """The one place that loads models.
 
+    A conversation may have a model of its own. Beyond `settings.loaded_models`, the one that was idle for longest
+    gives its memory back, once another has been loaded in its place: a failed load takes nothing away.
+
     Args:
         registry: knows which version answers, and fetches it.
         settings: `model` names another than the one in use.
-        slots: conversations answered at once.
+        slots: conversations answered at once by one model.
     """
 
     def __init__(self, registry: Registry, settings: Settings, *, slots: int | None = None) -> None:
         self._registry = registry
         self._settings = settings
         self._slots = slots or settings.slots
-        self._loading: asyncio.Task[Responder] | None = None
+        self._loaded: dict[str, _Loaded] = {}
+        self._versions: dict[str, Version] = {}
         self._listeners: list[Notify] = []
 
-    async def name(self) -> str:
-        """`name@version` of what answers, loaded or not."""
-        if self._settings.model:
-            return (await self._registry.find(self._settings.model)).ref
-        return (await self._registry.current("gpt")).ref
+    async def name(self, wanted: str = "") -> str:
+        """`name@version` of what answers, loaded or not. `wanted`: NAME[@VERSION], or empty for the one in use."""
+        return (await self._version(wanted)).ref
 
-    async def responder(self, notify: Notify) -> Responder:
+    async def load(self, notify: Notify, wanted: str = "") -> Responder:
         """The loaded model; the first call loads it, fetched where it has to be, and the others wait with it.
 
         `notify` hears of what takes long. Cancelling one caller leaves the loading to the others.
@@ -45,45 +59,108 @@ class Models:
         Raises:
             ModelError: it is unknown, cannot be fetched or does not load; the next call tries again.
         """
-        if self._loading is None:
-            self._loading = asyncio.create_task(self._load())
-        loading = self._loading
+        async with self.responder(notify, wanted) as responder:
+            return responder
+
+    @asynccontextmanager
+    async def responder(self, notify: Notify, wanted: str = "") -> AsyncIterator[Responder]:
+        """The same, kept loaded for as long as it is used here."""
+        version = await self._version(wanted)
+        loaded = self._loaded.get(version.ref)
+        if loaded is None:
+            loaded = self._loaded[version.ref] = _Loaded(asyncio.create_task(self._load(version)))
+        loaded.users += 1
         self._listeners.append(notify)
         try:
-            return await asyncio.shield(loading)
+            try:
+                responder = await asyncio.shield(loaded.task)
+            except BaseException:
+                task = loaded.task
+                if task.done() and (task.cancelled() or task.exception()) and self._loaded.get(version.ref) is loaded:
+                    del self._loaded[version.ref]
+                    self._versions.pop(wanted, None)
+                raise
+            finally:
+                self._listeners.remove(notify)
+            loaded.used = time.monotonic()
+            await self._make_room()
+            yield responder
         finally:
-            self._listeners.remove(notify)
-            if loading.done() and self._loading is loading and (loading.cancelled() or loading.exception()):
-                self._loading = None
+            loaded.users -= 1
+            loaded.used = time.monotonic()
 
     async def close(self) -> None:
         """Stop loading, and give the memory back."""
-        loading, self._loading = self._loading, None
-        if loading is not None:
-            loading.cancel()
+        everything, self._loaded = list(self._loaded.values()), {}
+        for loaded in everything:
+            loaded.task.cancel()
+        for loaded in everything:
             with suppress(asyncio.CancelledError, ModelError):
-                await (await loading).close()
+                await (await loaded.task).close()
+
+    async def _version(self, wanted: str) -> Version:
+        if wanted not in self._versions:
+            named = wanted or self._settings.model
+            self._versions[wanted] = await (self._registry.find(named) if named else self._registry.current("gpt"))
+        return self._versions[wanted]
+
+    async def _make_room(self) -> None:
+        idle = sorted(
+            ((loaded.used, ref) for ref, loaded in self._loaded.items() if loaded.task.done() and not loaded.users),
+        )
+        for _, ref in idle[: max(0, len(self._loaded) - self._settings.loaded_models)]:
+            await self._loaded.pop(ref).task.result().close()
 
     def _tell(self, text: str, fraction: float | None = None) -> None:
         for notify in self._listeners:
-            notify(Notice(text, fraction))
+            notify(Progress(text, fraction))
 
-    async def _load(self) -> Responder:
-        registry, settings = self._registry, self._settings
-        version = await (registry.find(settings.model) if settings.model else registry.current("gpt"))
+    async def _load(self, version: Version) -> Responder:
+        settings = self._settings
         if version.settings["engine"] == "fake":
             from chatbot.engines.fake import ScriptedResponder
 
             return ScriptedResponder()
-        path = await registry.ready(version, self._tell)
+        version = await self._registry.pulled(version, self._tell)
+        known: int | None = version.settings.get("context_length")
+        context_length = min(known, settings.context) if known else settings.context
+        engine = settings.engine or version.settings["engine"]
         self._tell(f"Loading {version.ref}")
+        if version.settings["engine"] == "openai":
+            from chatbot.engines.openai import OpenAIResponder
+
+            return await OpenAIResponder.load(
+                version.ref,
+                version.settings["model"],
+                version.settings["url"],
+                context_length=context_length,
+                timeout=settings.timeout,
+            )
+        path = self._registry.path(version)
+        if engine == "hf":
+            from chatbot.engines.hf import HfResponder
+
+            return await HfResponder.load(
+                path,
+                version.ref,
+                context_length=context_length,
+                slots=self._slots,
+                threads=settings.threads,
+                device=settings.device,
+                trust_remote_code=version.settings.get("trust_remote_code", False),
+                converted=settings.cache / "converted" / version.checksum[:16],
+                tell=self._tell,
+            )
+        if path.suffix != ".gguf":
+            raise ModelError(f"{version.ref} is no GGUF file; the engine for it is hf.")
 
         from chatbot.engines.llamacpp import LlamaCppResponder
 
         return await LlamaCppResponder.load(
             path,
             version.ref,
-            context_length=min(version.settings["context_length"], settings.context),
+            context_length=context_length,
             slots=self._slots,
             threads=settings.threads,
+            chat_template=version.settings.get("chat_template", True),
         )

@@ -11,6 +11,7 @@ import pytest
 
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions, Responder
 from chatbot.engines.fake import ScriptedResponder
+from chatbot.engines.hf import HfResponder
 from chatbot.engines.llamacpp import LlamaCppResponder
 from chatbot.errors import ModelError
 
@@ -19,11 +20,13 @@ CONTEXT = 1024
 LONG = " ".join(f"word{number}" for number in range(400))
 
 
-@pytest.fixture(scope="module", params=["fake", "llamacpp"])
-async def responder(request: pytest.FixtureRequest, model_path: Path) -> AsyncIterator[Responder]:
+@pytest.fixture(scope="module", params=["fake", "llamacpp", "hf"])
+async def responder(request: pytest.FixtureRequest, model_path: Path, hf_folder: Path) -> AsyncIterator[Responder]:
     engine: Responder
     if request.param == "fake":
         engine = ScriptedResponder(lambda messages: LONG, delay=0.002, context_length=CONTEXT)
+    elif request.param == "hf":
+        engine = await HfResponder.load(hf_folder, "smollm2@f32", context_length=CONTEXT, slots=2)
     else:
         engine = await LlamaCppResponder.load(model_path, "smollm2@q4_1", context_length=CONTEXT, slots=2)
     yield engine

@@ -1,0 +1,137 @@
+"""transformers models: any architecture it knows, in a process of its own, on a GPU where there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
+from chatbot.engines.child import Child
+from chatbot.errors import ModelError
+
+
+class HfResponder:
+    """A model of transformers. See `hf_model` for how it answers, `hf_server` for what is said over the pipe."""
+
+    def __init__(self, name: str, context_length: int, child: Child) -> None:
+        self.name = name
+        self.context_length = context_length
+        self._child = child
+        self._numbers = itertools.count()
+        self._waiting: dict[int, asyncio.Queue[dict[str, Any]]] = {}
+        self._dead = False
+        self._reader = asyncio.create_task(self._read())
+
+    @classmethod
+    async def load(
+        cls,
+        path: Path,
+        name: str,
+        *,
+        context_length: int,
+        slots: int = 1,
+        threads: int = 0,
+        device: str = "",
+        trust_remote_code: bool = False,
+        converted: Path | None = None,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> HfResponder:
+        """Start the process on the model in the folder `path`, or in the GGUF file `path`.
+
+        Args:
+            path: safetensors with config.json and tokenizer; a GGUF file is dequantised into `converted`, once.
+            context_length: tokens a prompt and its reply may have together.
+            slots: conversations whose keys and values are kept between turns.
+            threads: of the CPU; 0 as torch chooses.
+            device: `cuda`, `mps`, `cpu`, or empty for the best there is.
+            trust_remote_code: run Python code that lies beside the weights.
+            tell: hears of what takes long.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        if not path.exists():
+            raise ModelError(f"The files of {name} are missing: {path}.")
+        child = await Child.start(
+            "chatbot.engines.hf_server",
+            {
+                "path": str(path),
+                "name": name,
+                "context": context_length,
+                "slots": slots,
+                "threads": threads,
+                "device": device,
+                "trust_remote_code": trust_remote_code,
+                "converted": str(converted),
+            },
+        )
+        try:
+            while (said := await child.receive()) is not None and "notice" in said:
+                tell(said["notice"])
+            if said is None or "error" in said:
+                reason = f"{name} cannot be loaded: its process ended; is there enough free memory?"
+                raise ModelError(reason if said is None else said["error"])
+        except BaseException:
+            await child.close()
+            raise
+        return cls(name, context_length, child)
+
+    async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        number, answers = await self._ask({"do": "count", "messages": [asdict(message) for message in messages]})
+        try:
+            return int(self._answer(await answers.get())["tokens"])
+        finally:
+            del self._waiting[number]
+
+    async def reply(
+        self, messages: Sequence[ChatMessage], options: GenerationOptions
+    ) -> AsyncGenerator[str | Completion, None]:
+        number, answers = await self._ask(
+            {"do": "reply", "messages": [asdict(message) for message in messages], "options": asdict(options)}
+        )
+        ended = False
+        try:
+            while not ended:
+                answer = await answers.get()
+                ended = "piece" not in answer
+                answer = self._answer(answer)
+                yield Completion(**answer["completion"]) if ended else answer["piece"]
+        finally:
+            del self._waiting[number]
+            if not ended:
+                await self._child.send({"id": number, "do": "stop"})
+
+    async def close(self) -> None:
+        await self._child.close()
+        self._reader.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._reader
+
+    async def _ask(self, request: dict[str, Any]) -> tuple[int, asyncio.Queue[dict[str, Any]]]:
+        number = next(self._numbers)
+        answers = self._waiting[number] = asyncio.Queue()
+        if self._dead:
+            answers.put_nowait(self._death())
+        await self._child.send({"id": number, **request})
+        return number, answers
+
+    def _answer(self, answer: dict[str, Any]) -> dict[str, Any]:
+        if "error" in answer:
+            raise ModelError(answer["error"])
+        return answer
+
+    async def _read(self) -> None:
+        while (said := await self._child.receive()) is not None:
+            if (answers := self._waiting.get(said["id"])) is not None:
+                answers.put_nowait(said)
+        self._dead = True
+        for answers in self._waiting.values():
+            answers.put_nowait(self._death())
+
+    def _death(self) -> dict[str, Any]:
+        return {"error": f"{self.name} stopped answering: its process ended."}

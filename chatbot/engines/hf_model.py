@@ -1,0 +1,335 @@
+"""A transformers model in this process: prompts, prompt caches, and replies token by token. Imports torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers.decoders import DecodeStream
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.cache_utils import DynamicLayer
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
+from chatbot.engines.prompt import PLAIN_STOP, PLAIN_TEMPLATE, build_prompt, without_system
+from chatbot.engines.stops import StopTexts
+from chatbot.errors import ModelError
+
+PREFILL_CHUNK = 256
+"""Tokens read at once, at most: between two chunks a reply can be stopped, and others take their turn."""
+
+REPEAT_LAST_N = 256
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """Keys and values in buffers with room to grow: a new token is written beside the others, which stay."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)  # type: ignore[no-untyped-call]
+        self._length = 0
+        self._room: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *arguments: Any, **keywords: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append keys and values, each (batch, heads, new tokens, head size); returns all so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, end = self._length, self._length + key_states.shape[-2]
+        if self._room is None or end > self._room[0].shape[-2]:
+            self._grow(key_states, value_states, end)
+        assert self._room is not None
+        for room, new in zip(self._room, (key_states, value_states), strict=True):
+            room[..., start:end, :] = new
+        return self._show(end)
+
+    def get_seq_length(self) -> int:
+        return self._length
+
+    def crop(self, max_length: int) -> None:
+        """Keep the first `max_length` tokens."""
+        if max_length < self._length:
+            self._show(max_length)
+
+    def _grow(self, keys: torch.Tensor, values: torch.Tensor, needed: int) -> None:
+        capacity = max(256, 2 ** (needed - 1).bit_length())
+        old = self._room
+        room = tuple(new.new_empty((*new.shape[:-2], capacity, new.shape[-1])) for new in (keys, values))
+        if old is not None:
+            for target, source in zip(room, old, strict=True):
+                target[..., : self._length, :] = source[..., : self._length, :]
+        self._room = room[0], room[1]
+
+    def _show(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self._room is not None
+        self._length = length
+        keys, values = (room[..., :length, :] for room in self._room)
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+@dataclass(slots=True, eq=False)
+class _Memory:
+    """What a conversation has been read of: token ids and their keys and values."""
+
+    ids: list[int] = field(default_factory=list)
+    cache: DynamicCache | None = None
+    busy: bool = False
+
+
+class HfModel:
+    """A causal language model with its tokenizer.
+
+    Args:
+        folder: with config.json, safetensors and a tokenizer.
+        context_length: tokens a prompt and its reply may have together.
+        memories: conversations whose keys and values are kept between turns.
+        threads: of the CPU; 0 as torch chooses.
+        device: `cuda`, `mps`, `cpu`, or empty for the best there is.
+        trust_remote_code: run Python code that lies beside the weights.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        context_length: int,
+        memories: int = 1,
+        threads: int = 0,
+        device: str = "",
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.name = name
+        self.context_length = context_length
+        if threads:
+            torch.set_num_threads(threads)
+        self._device = torch.device(device or _best_device())
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=_dtype(self._device),
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                attn_implementation="sdpa",
+            )
+            self._model = model.to(self._device).eval()
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            raise ModelError(f"{name} cannot be loaded: {_first_sentence(error)}") from error
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
+            raise ModelError(f"{name} cannot be loaded: its tokenizer has no tokenizer.json.")
+        self._tokenizer = tokenizer
+        self._plain = not tokenizer.chat_template
+        self._ends = _end_tokens(self._model, tokenizer)
+        self._limit = max(1, memories)
+        self._memories: list[_Memory] = []
+        self._counted: tuple[tuple[ChatMessage, ...], list[int]] = ((), [])
+
+    def prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """Token ids of the prompt that `messages` make."""
+        key = tuple(messages)
+        if self._counted[0] != key:  # what was counted last is mostly what is sent next
+            try:
+                ids = build_prompt(messages, self._render, self._tokenize).ids
+            except Exception:  # a template refuses in whatever way its author chose
+                if not any(message.role == "system" for message in messages):
+                    raise
+                ids = build_prompt(without_system(messages), self._render, self._tokenize).ids
+            self._counted = key, ids
+        return self._counted[1]
+
+    @torch.inference_mode()
+    def reply(self, messages: Sequence[ChatMessage], options: GenerationOptions) -> Iterator[str | Completion]:
+        """Generate the reply: pieces of text, an empty one wherever others may take their turn, one Completion.
+
+        Closing the iterator stops it; what was read stays known for the next turn.
+
+        Raises:
+            ModelError: the prompt does not fit.
+        """
+        ids = self.prompt(messages)
+        if len(ids) >= self.context_length:
+            raise ModelError(f"The prompt has {len(ids)} tokens; {self.name} takes {self.context_length}.")
+        memory = self._remember(ids)
+        memory.busy = True
+        try:
+            yield from self._generate(memory, ids, options)
+        finally:
+            memory.busy = False
+
+    def _generate(self, memory: _Memory, ids: list[int], options: GenerationOptions) -> Iterator[str | Completion]:
+        cached = len(memory.ids)
+        while len(memory.ids) < len(ids) - 1:
+            end = min(len(memory.ids) + PREFILL_CHUNK, len(ids) - 1)
+            self._read(memory, ids[len(memory.ids) : end])
+            yield ""
+        choose = _Sampler(options, self._device)
+        stops = StopTexts([*options.stop, *([PLAIN_STOP] if self._plain else [])])
+        stream = DecodeStream(skip_special_tokens=True)
+        room = min(options.max_tokens, self.context_length - len(ids))
+        count, reason, started = 0, "length", time.perf_counter()
+        begun = not self._plain  # the reply to a transcript begins with the space after "Assistant:"
+        token = ids[-1]
+        while count < room:
+            token = choose(self._read(memory, [token]), memory.ids)
+            if not count:
+                started = time.perf_counter()
+            count += 1
+            if token in self._ends:
+                reason = "stop"
+                break
+            text = stream.step(self._tokenizer.backend_tokenizer, token) or ""
+            if not begun:
+                text = text.lstrip()
+                begun = bool(text)
+            yield stops.add(text)
+            if stops.found:
+                reason = "stop"
+                break
+        if rest := stops.rest():
+            yield rest
+        seconds = time.perf_counter() - started
+        yield Completion(
+            finish_reason="stop" if reason == "stop" else "length",
+            prompt_tokens=len(ids),
+            cached_tokens=cached,
+            completion_tokens=count,
+            decode_tokens_per_s=(count - 1) / seconds if count > 1 else 0.0,
+        )
+
+    def _read(self, memory: _Memory, ids: list[int]) -> torch.Tensor:
+        """Read tokens on; returns the logits after the last, (vocabulary,) in float32."""
+        tokens = torch.tensor([ids], device=self._device)
+        output = self._model(input_ids=tokens, past_key_values=memory.cache, use_cache=True, logits_to_keep=1)
+        memory.cache = output.past_key_values
+        memory.ids += ids
+        logits: torch.Tensor = output.logits[0, -1].float()
+        return logits
+
+    def _remember(self, ids: list[int]) -> _Memory:
+        """The memory that shares the longest beginning with `ids`, cut down to that.
+
+        One that shares less than half of itself is another conversation's: it is left alone while there is room.
+        At least the last token is read again, for its logits.
+        """
+        free = [memory for memory in self._memories if not memory.busy]
+        best = max(free, key=lambda memory: _common(memory.ids, ids), default=None)
+        common = 0 if best is None else min(_common(best.ids, ids), len(ids) - 1)
+        if best is None or (2 * common < len(best.ids) and len(self._memories) < self._limit):
+            best, common = _Memory(), 0
+        elif 2 * common < len(best.ids):  # no room: the one that was idle for longest is given up
+            best = free[0]
+            common = min(_common(best.ids, ids), len(ids) - 1)
+        if best in self._memories:
+            self._memories.remove(best)
+        self._memories.append(best)
+        if not common or not _can_crop(best.cache):
+            best.ids, best.cache = [], _new_cache(self._model)
+        else:
+            assert best.cache is not None
+            best.cache.crop(common)
+            best.ids = best.ids[:common]
+        return best
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        template = PLAIN_TEMPLATE if self._plain else None
+        return str(
+            self._tokenizer.apply_chat_template(
+                messages, chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+        )
+
+    def _tokenize(self, text: str, control: bool, first: bool) -> list[int]:
+        # A template with control tokens writes the beginning of the text itself.
+        ids: list[int] = self._tokenizer(
+            text, add_special_tokens=first and self._plain, split_special_tokens=not control
+        ).input_ids
+        return ids
+
+
+class _Sampler:
+    """Draws the next token. Temperature 0 takes the likeliest."""
+
+    def __init__(self, options: GenerationOptions, device: torch.device) -> None:
+        self._greedy = options.temperature == 0
+        self._penalty = (
+            RepetitionPenaltyLogitsProcessor(options.repeat_penalty) if options.repeat_penalty != 1 else None
+        )
+        self._warpers = LogitsProcessorList()
+        if not self._greedy:
+            self._warpers.append(TemperatureLogitsWarper(options.temperature))
+            if options.top_p < 1:
+                self._warpers.append(TopPLogitsWarper(options.top_p))
+        self._random = torch.Generator(device=device)
+        if options.seed is None:
+            self._random.seed()
+        else:
+            self._random.manual_seed(options.seed)
+
+    def __call__(self, logits: torch.Tensor, ids: list[int]) -> int:
+        """The id of the next token, from logits (vocabulary,) and the ids so far."""
+        scores: Any = logits[None]
+        lately: Any = torch.tensor([ids[-REPEAT_LAST_N:]], device=logits.device)
+        if self._penalty is not None:
+            scores = self._penalty(lately, scores)
+        if self._greedy:
+            return int(scores.argmax())
+        probabilities = self._warpers(lately, scores).softmax(-1)
+        return int(torch.multinomial(probabilities[0], 1, generator=self._random))
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    length = min(len(one), len(other))
+    if one[:length] == other[:length]:
+        return length
+    return next(index for index in range(length) if one[index] != other[index])
+
+
+def _new_cache(model: Any) -> DynamicCache:
+    cache = DynamicCache(config=model.config)
+    if all(type(layer) is DynamicLayer for layer in cache.layers):
+        cache.layers = [RoomyLayer() for _ in cache.layers]
+    return cache
+
+
+def _can_crop(cache: DynamicCache | None) -> bool:
+    """Layers with a window or a state of another kind forget: they cannot go back to an earlier token."""
+    return cache is not None and all(type(layer) is RoomyLayer for layer in cache.layers)
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "mps" or torch.cpu._is_avx512_bf16_supported():  # elsewhere a CPU converts, and loses by it
+        return torch.bfloat16
+    return torch.float32
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    configured = model.generation_config.eos_token_id
+    ends = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    return {end for end in ends if end is not None}
+
+
+def _first_sentence(error: Exception) -> str:
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line[:300].rstrip(".") + "."

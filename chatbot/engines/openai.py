@@ -1,0 +1,205 @@
+"""Any OpenAI-compatible endpoint: vLLM, Ollama, llama.cpp, a cluster, or OpenAI itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from math import ceil
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
+from chatbot.errors import ModelError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+OPENAI_HOST = "api.openai.com"
+KEYRING_SERVICE = "chatbot"
+
+
+def find_key(url: str) -> str:
+    """The key for an endpoint: `CHATBOT_OPENAI_API_KEY`, else the keyring's entry for the host, else none.
+
+    `OPENAI_API_KEY` is OpenAI's alone: it is sent nowhere else.
+    """
+    host = urlsplit(url).hostname or ""
+    if key := os.environ.get("CHATBOT_OPENAI_API_KEY"):
+        return key
+    if host == OPENAI_HOST and (key := os.environ.get("OPENAI_API_KEY")):
+        return key
+    import keyring
+    from keyring.errors import KeyringError
+
+    with suppress(KeyringError):  # a machine without a keyring has no key in it
+        return keyring.get_password(KEYRING_SERVICE, host) or ""
+    return ""
+
+
+class OpenAIResponder:
+    """A model behind an endpoint. Its tokens are not ours to count: `count_tokens` errs on the side of too many."""
+
+    def __init__(self, name: str, model: str, url: str, key: str, context_length: int, client: AsyncOpenAI) -> None:
+        self.name = name
+        self.context_length = context_length
+        self._model = model
+        self._url = url
+        self._key = key
+        self._client = client
+
+    @classmethod
+    async def load(cls, name: str, model: str, url: str, *, context_length: int, timeout: float) -> OpenAIResponder:
+        """Ask the endpoint at `url` for its models, to know that it answers and has this one.
+
+        Args:
+            context_length: tokens to use at most; fewer where the endpoint says so.
+            timeout: seconds to wait for the next piece.
+
+        Raises:
+            ModelError: it cannot be reached, refuses the key, or has no such model.
+        """
+
+        def connect() -> tuple[str, AsyncOpenAI]:  # imports for half a second
+            from openai import AsyncOpenAI, Timeout
+
+            key = find_key(url)
+            limits = Timeout(timeout, connect=min(timeout, 10))
+            return key, AsyncOpenAI(base_url=url, api_key=key or "none", timeout=limits, max_retries=2)
+
+        key, client = await asyncio.to_thread(connect)
+        responder = cls(name, model, url, key, context_length, client)
+        try:
+            await responder._look()
+        except BaseException:
+            await responder.close()
+            raise
+        return responder
+
+    async def _look(self) -> None:
+        from openai import NotFoundError
+
+        offered: dict[str, Any] = {}
+        with self._said_to_a_person():
+            try:
+                async for model in self._client.models.list():
+                    offered[model.id] = model.model_dump()
+            except NotFoundError:  # an endpoint need not list its models
+                return
+        if offered and self._model not in offered:
+            some = ", ".join(list(offered)[:5])
+            raise ModelError(f"{self._url} has no model '{self._model}'; it has {some}.")
+        known = offered.get(self._model, {})
+        for length in (
+            known.get("max_model_len"),  # vLLM
+            known.get("context_length"),  # OpenRouter and others
+            (known.get("meta") or {}).get("n_ctx"),  # llama.cpp
+            (known.get("meta") or {}).get("n_ctx_train"),
+        ):
+            if isinstance(length, int) and length > 0:
+                self.context_length = min(self.context_length, length)
+                break
+
+    async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        return sum(_estimate(message.content) + 8 for message in messages) + 8
+
+    async def reply(
+        self, messages: Sequence[ChatMessage], options: GenerationOptions
+    ) -> AsyncGenerator[str | Completion, None]:
+        request: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            "temperature": options.temperature,
+            "top_p": options.top_p,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        official = urlsplit(self._url).hostname == OPENAI_HOST
+        request["max_completion_tokens" if official else "max_tokens"] = options.max_tokens
+        if options.seed is not None:
+            request["seed"] = options.seed
+        if options.stop:
+            request["stop"] = list(options.stop)
+        if options.repeat_penalty != 1:
+            request["extra_body"] = {"repeat_penalty": options.repeat_penalty}
+        reason: str | None = None
+        usage: Any = None
+        times: list[float] = []
+        text = ""
+        with self._said_to_a_person():
+            async with await self._client.chat.completions.create(**request) as stream:
+                async for chunk in stream:
+                    usage = getattr(chunk, "usage", None) or usage
+                    for choice in getattr(chunk, "choices", None) or []:
+                        reason = choice.finish_reason or reason
+                        if piece := choice.delta.content:
+                            times.append(time.perf_counter())
+                            text += piece
+                            yield piece
+        if reason is None:
+            raise ModelError(f"{self._url} broke off in the middle of its reply.")
+        yield self._completion(messages, text, reason, usage, times[-1] - times[0] if times else 0.0)
+
+    def _completion(
+        self, messages: Sequence[ChatMessage], text: str, reason: str, usage: Any, seconds: float
+    ) -> Completion:
+        details = getattr(usage, "prompt_tokens_details", None)
+        said = usage.completion_tokens if usage else _estimate(text)
+        return Completion(
+            finish_reason="length" if reason == "length" else "stop",
+            prompt_tokens=usage.prompt_tokens if usage else sum(_estimate(m.content) + 8 for m in messages),
+            cached_tokens=getattr(details, "cached_tokens", None) or 0,
+            completion_tokens=said,
+            decode_tokens_per_s=(said - 1) / seconds if seconds and said > 1 else 0.0,
+        )
+
+    @contextmanager
+    def _said_to_a_person(self) -> Iterator[None]:
+        """Turns whatever the endpoint or the network does into one sentence, in which no key stands."""
+        import httpx2
+        import openai
+
+        try:
+            yield
+        except openai.APITimeoutError:
+            raise ModelError(f"{self._url} does not answer; try again, or choose another model.") from None
+        except openai.APIConnectionError:
+            raise ModelError(f"{self._url} cannot be reached; is it running, and the network up?") from None
+        except (openai.AuthenticationError, openai.PermissionDeniedError):
+            host = urlsplit(self._url).hostname
+            raise ModelError(
+                f"{self._url} refuses the key; set CHATBOT_OPENAI_API_KEY, or `keyring set {KEYRING_SERVICE} {host}`."
+            ) from None
+        except openai.RateLimitError as error:
+            after = error.response.headers.get("retry-after", "")
+            wait = f"in {after} seconds" if after.isdecimal() else "later"
+            raise ModelError(f"{self._url} has too much to do, or the quota is used up; try again {wait}.") from None
+        except openai.APIStatusError as error:
+            raise ModelError(f"{self._url} refused ({error.status_code}): {self._reason(error)}") from None
+        except httpx2.TimeoutException:
+            raise ModelError(f"{self._url} stopped answering in the middle of its reply.") from None
+        except httpx2.HTTPError:
+            raise ModelError(f"{self._url} broke off in the middle of its reply.") from None
+        except openai.APIError as error:
+            raise ModelError(f"{self._url} failed: {self._reason(error)}") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, KeyError, ValueError):
+            raise ModelError(f"{self._url} sent what is not of the OpenAI protocol.") from None
+
+    def _reason(self, error: Any) -> str:
+        body = error.body if isinstance(error.body, dict) else {}
+        inner = body.get("error", body)
+        message = inner.get("message") if isinstance(inner, dict) else None
+        line = str(message or error.message).replace("\n", " ").strip()[:300]
+        return (line.replace(self._key, "***") if self._key else line).rstrip(".") + "."
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def _estimate(text: str) -> int:
+    """More tokens than `text` has, mostly: three ASCII characters, or one byte of others, to a token."""
+    ascii_characters = sum(character < "\x80" for character in text)
+    return ceil(ascii_characters / 3) + len(text.encode(errors="replace")) - ascii_characters
