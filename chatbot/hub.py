@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from chatbot import __version__
+from chatbot.child import Child
 from chatbot.errors import ModelError
 from chatbot.fetch import Tell
 from storage.versions import Version
@@ -74,28 +73,19 @@ async def fetch(version: Version, tell: Tell) -> None:
             )
     except OSError as error:
         raise ModelError(f"Cannot fetch {version.ref} into {folder}: {error.strerror or error}.") from None
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "chatbot.hub_download"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
     request = {key: version.settings[key] for key in ("repo", "revision", "files")} | {"folder": str(folder)}
-    answer = asyncio.create_task(process.communicate(json.dumps(request).encode()))
+    child = await Child.start("chatbot.hub_download", request)
+    answer = asyncio.create_task(child.receive())
     try:
         while not answer.done():
             tell(f"Fetching {version.ref} ({total / 1e6:,.0f} MB)", min(1.0, _on_disk(folder) / max(1, total)))
             await asyncio.wait([answer], timeout=0.3)
+        said = answer.result() or {}
     finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-        with contextlib.suppress(asyncio.CancelledError):
-            await answer
-    reason = answer.result()[0].decode(errors="replace").strip()
-    if process.returncode or not is_here(version):
-        raise ModelError(f"Cannot fetch {version.ref}: {reason or 'the download ended early; try again.'}")
+        answer.cancel()
+        await child.close()
+    if not said.get("done") or not is_here(version):
+        raise ModelError(said.get("error") or f"Cannot fetch {version.ref}: the download ended early; try again.")
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from chatbot.child import Child
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
-from chatbot.engines.child import Child
 from chatbot.errors import ModelError
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from chatbot.child import Child
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
-from chatbot.engines.child import Child
 from chatbot.engines.prompt import PLAIN_STOP, PLAIN_TEMPLATE, Prompt, build_prompt, without_system
 from chatbot.errors import ModelError
 

@@ -26,6 +26,8 @@ def main() -> None:
     settings.n_parallel = parameters["slots"]
     settings.n_ctx = parameters["context"] * parameters["slots"]  # llama.cpp shares it out over the slots
     settings.cpuparams.n_threads = parameters["threads"] or len(_cores())
+    if "alias" in parameters:
+        settings.model_alias = {parameters["alias"]}
     if "chat_template" in parameters:
         settings.chat_template = parameters["chat_template"]
     settings.api_keys = [parameters["key"]]

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 OPENAI_HOST = "api.openai.com"
 KEYRING_SERVICE = "chatbot"
+
+_TEMPLATE = 32
+"""Tokens that a chat template may add by itself: some begin with a system prompt of their own."""
 
 
 def find_key(url: str) -> str:
@@ -38,6 +42,13 @@ def find_key(url: str) -> str:
     with suppress(KeyringError):  # a machine without a keyring has no key in it
         return keyring.get_password(KEYRING_SERVICE, host) or ""
     return ""
+
+
+@dataclass(slots=True)
+class _Answer:
+    """How far an answer has come."""
+
+    begun: bool = False
 
 
 class OpenAIResponder:
@@ -104,7 +115,10 @@ class OpenAIResponder:
                 break
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
-        return sum(_estimate(message.content) + 8 for message in messages) + 8
+        return self._count(messages)
+
+    def _count(self, messages: Sequence[ChatMessage]) -> int:
+        return sum(_estimate(message.content) + 8 for message in messages) + _TEMPLATE
 
     async def reply(
         self, messages: Sequence[ChatMessage], options: GenerationOptions
@@ -129,9 +143,10 @@ class OpenAIResponder:
         usage: Any = None
         times: list[float] = []
         text = ""
-        with self._said_to_a_person():
+        with self._said_to_a_person() as answer:
             async with await self._client.chat.completions.create(**request) as stream:
                 async for chunk in stream:
+                    answer.begun = True
                     usage = getattr(chunk, "usage", None) or usage
                     for choice in getattr(chunk, "choices", None) or []:
                         reason = choice.finish_reason or reason
@@ -139,6 +154,8 @@ class OpenAIResponder:
                             times.append(time.perf_counter())
                             text += piece
                             yield piece
+        if not answer.begun:
+            raise ModelError(f"{self._url} sent what is not of the OpenAI protocol.")
         if reason is None:
             raise ModelError(f"{self._url} broke off in the middle of its reply.")
         yield self._completion(messages, text, reason, usage, times[-1] - times[0] if times else 0.0)
@@ -150,23 +167,28 @@ class OpenAIResponder:
         said = usage.completion_tokens if usage else _estimate(text)
         return Completion(
             finish_reason="length" if reason == "length" else "stop",
-            prompt_tokens=usage.prompt_tokens if usage else sum(_estimate(m.content) + 8 for m in messages),
+            prompt_tokens=usage.prompt_tokens if usage else self._count(messages),
             cached_tokens=getattr(details, "cached_tokens", None) or 0,
             completion_tokens=said,
             decode_tokens_per_s=(said - 1) / seconds if seconds and said > 1 else 0.0,
         )
 
     @contextmanager
-    def _said_to_a_person(self) -> Iterator[None]:
+    def _said_to_a_person(self) -> Iterator[_Answer]:
         """Turns whatever the endpoint or the network does into one sentence, in which no key stands."""
         import httpx2
         import openai
 
+        answer = _Answer()
         try:
-            yield
-        except openai.APITimeoutError:
+            yield answer
+        except (openai.APITimeoutError, httpx2.TimeoutException):
+            if answer.begun:
+                raise ModelError(f"{self._url} stopped answering in the middle of its reply.") from None
             raise ModelError(f"{self._url} does not answer; try again, or choose another model.") from None
-        except openai.APIConnectionError:
+        except (openai.APIConnectionError, httpx2.HTTPError):
+            if answer.begun:
+                raise ModelError(f"{self._url} broke off in the middle of its reply.") from None
             raise ModelError(f"{self._url} cannot be reached; is it running, and the network up?") from None
         except (openai.AuthenticationError, openai.PermissionDeniedError):
             host = urlsplit(self._url).hostname
@@ -179,10 +201,6 @@ class OpenAIResponder:
             raise ModelError(f"{self._url} has too much to do, or the quota is used up; try again {wait}.") from None
         except openai.APIStatusError as error:
             raise ModelError(f"{self._url} refused ({error.status_code}): {self._reason(error)}") from None
-        except httpx2.TimeoutException:
-            raise ModelError(f"{self._url} stopped answering in the middle of its reply.") from None
-        except httpx2.HTTPError:
-            raise ModelError(f"{self._url} broke off in the middle of its reply.") from None
         except openai.APIError as error:
             raise ModelError(f"{self._url} failed: {self._reason(error)}") from None
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, KeyError, ValueError):

@@ -13,20 +13,28 @@ from chatbot.engines.base import ChatMessage, Completion, GenerationOptions, Res
 from chatbot.engines.fake import ScriptedResponder
 from chatbot.engines.hf import HfResponder
 from chatbot.engines.llamacpp import LlamaCppResponder
+from chatbot.engines.openai import OpenAIResponder
 from chatbot.errors import ModelError
+from tests.contracts.conftest import CONTEXT
+from tests.endpoints import MODEL, Endpoint
 
 QUESTION = [ChatMessage("system", "You are brief."), ChatMessage("user", "Why is the sky blue? Explain at length.")]
-CONTEXT = 1024
 LONG = " ".join(f"word{number}" for number in range(400))
 
 
-@pytest.fixture(scope="module", params=["fake", "llamacpp", "hf"])
-async def responder(request: pytest.FixtureRequest, model_path: Path, hf_folder: Path) -> AsyncIterator[Responder]:
+@pytest.fixture(scope="module", params=["fake", "llamacpp", "hf", "openai"])
+async def responder(
+    request: pytest.FixtureRequest, model_path: Path, hf_folder: Path, endpoint: Endpoint
+) -> AsyncIterator[Responder]:
     engine: Responder
     if request.param == "fake":
         engine = ScriptedResponder(lambda messages: LONG, delay=0.002, context_length=CONTEXT)
     elif request.param == "hf":
         engine = await HfResponder.load(hf_folder, "smollm2@f32", context_length=CONTEXT, slots=2)
+    elif request.param == "openai":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CHATBOT_OPENAI_API_KEY", endpoint.key)
+            engine = await OpenAIResponder.load("m@url", MODEL, endpoint.url, context_length=CONTEXT, timeout=60)
     else:
         engine = await LlamaCppResponder.load(model_path, "smollm2@q4_1", context_length=CONTEXT, slots=2)
     yield engine
@@ -73,7 +81,10 @@ async def test_tokens_are_counted_as_the_engine_counts_its_own_prompt(responder:
     ):
         counted = await responder.count_tokens(messages)
         _, completion = await collect(responder, messages, GenerationOptions(max_tokens=1, temperature=0))
-        assert counted == completion.prompt_tokens
+        if isinstance(responder, OpenAIResponder):  # the tokenizer is elsewhere: rather too many than too few
+            assert completion.prompt_tokens <= counted <= 3 * completion.prompt_tokens
+        else:
+            assert counted == completion.prompt_tokens
 
 
 async def test_the_same_seed_gives_the_same_reply(responder: Responder) -> None:

@@ -1,4 +1,4 @@
-"""A process of its own for a model: it takes JSON lines on stdin, and its end gives all memory back."""
+"""A process of its own for heavy work: it takes JSON lines on stdin, can be killed, and its end gives all back."""
 
 from __future__ import annotations
 

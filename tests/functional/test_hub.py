@@ -1,0 +1,139 @@
+"""Models of the hub, from a hub emulated on loopback, by the commands a person gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Chatbot
+from tests.hub import COMMIT, Hub, emulated
+from tests.tiny_models import tiny_transformers
+
+GGUF = "someone/Smol-GGUF"
+TINY = "someone/tiny"
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("hub")
+    gguf, tiny, pickled, several = (folder / name for name in ("gguf", "tiny", "pickled", "several"))
+    for made in (gguf, pickled, several):
+        made.mkdir()
+    (gguf / "smol.Q4_1.gguf").symlink_to(model_path)
+    tiny_transformers(tiny, says="never stops")
+    (pickled / "pytorch_model.bin").write_bytes(b"\x80\x04 pickled code")
+    (several / "a.gguf").write_bytes(b"GGUF")
+    (several / "b.gguf").write_bytes(b"GGUF")
+    return {GGUF: gguf, TINY: tiny, "someone/pickled": pickled, "someone/several": several}
+
+
+@pytest.fixture
+def hub(repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with emulated(repositories) as opened:
+        monkeypatch.setenv("HF_ENDPOINT", opened.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("CHATBOT_CACHE", str(tmp_path / "cache"))
+        yield opened
+
+
+def test_a_gguf_of_the_hub_says_what_it_is_and_answers(chatbot: Chatbot, hub: Hub) -> None:
+    hub.gguf = {"context_length": 8192, "architecture": "llama", "total": 134_000_000}
+    used = chatbot("models", "use", GGUF)
+    assert used.returncode == 0, used.stderr
+    for said in ("98 MB", "8,192 tokens", "apache-2.0", "it fits this machine", "Fetching"):
+        assert said in used.stderr
+    listed = json.loads(chatbot("models", "list", "--json").stdout)
+    version = next(row for row in listed if row["name"] == f"{GGUF}:smol.Q4_1.gguf")
+    assert version["state"] == "current"
+    assert version["settings"]["revision"] == COMMIT
+    asked = chatbot("ask", "Say hello.", "--json", "--max-tokens", "8")
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout)["model"] == f"{GGUF}:smol.Q4_1.gguf@{COMMIT[:12]}"
+
+
+def test_a_folder_of_safetensors_answers_through_transformers(chatbot: Chatbot, hub: Hub) -> None:
+    asked = chatbot("ask", "hello", "--model", TINY, "--json", "--max-tokens", "5")
+    assert asked.returncode == 0, asked.stderr
+    answer = json.loads(asked.stdout)
+    assert answer["usage"]["completion_tokens"] == 5
+    assert answer["model"] == f"{TINY}@{COMMIT[:12]}"
+
+
+def test_a_killed_download_is_gone_on_with(chatbot: Chatbot, hub: Hub, tmp_path: Path) -> None:
+    hub.bytes_per_s = 40e6
+    pulling = subprocess.Popen(
+        [sys.executable, "-m", "chatbot", "models", "pull", GGUF], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while _fetched(tmp_path) < 15_000_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(pulling.pid, signal.SIGKILL)
+    pulling.wait()
+    assert not list((tmp_path / "cache").rglob("smol.Q4_1.gguf")), "it is not there before it is whole"
+    hub.bytes_per_s = 1e12
+    again = chatbot("models", "pull", GGUF)
+    assert again.returncode == 0, again.stderr
+    assert any(int(given.removeprefix("bytes=").split("-")[0]) > 10_000_000 for given in hub.ranges())
+    assert Path(again.stdout.strip()).stat().st_size == 98_362_432
+
+
+def test_only_the_parent_killed_leaves_no_download_running(hub: Hub, tmp_path: Path) -> None:
+    hub.bytes_per_s = 10e6
+    pulling = subprocess.Popen(
+        [sys.executable, "-m", "chatbot", "models", "pull", GGUF], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while _fetched(tmp_path) < 5_000_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    pulling.kill()
+    pulling.wait()
+    time.sleep(2)
+    before = _fetched(tmp_path)
+    time.sleep(1)
+    assert _fetched(tmp_path) == before
+
+
+def test_what_is_not_what_the_hub_promised_is_not_kept(chatbot: Chatbot, hub: Hub, tmp_path: Path) -> None:
+    hub.damage = True
+    pulled = chatbot("models", "pull", GGUF)
+    assert pulled.returncode == 2
+    assert "SHA-256 differs" in pulled.stderr
+    assert not list((tmp_path / "cache").rglob("smol.Q4_1.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("someone/nothing", "no model someone/nothing"),
+        (f"{GGUF}@v9", "no such revision"),
+        (f"{GGUF}:other.gguf", "has no file other.gguf; it has smol.Q4_1.gguf"),
+        ("someone/pickled", "can hold code, and are refused"),
+        ("someone/several", "say which: someone/several:a.gguf, someone/several:b.gguf"),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_a_sentence(chatbot: Chatbot, hub: Hub, name: str, sentence: str) -> None:
+    pulled = chatbot("models", "pull", name)
+    assert pulled.returncode == 2
+    assert sentence in pulled.stderr
+    assert "Traceback" not in pulled.stderr
+
+
+def test_without_a_network_the_hub_cannot_be_reached(chatbot: Chatbot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    pulled = chatbot("models", "pull", GGUF)
+    assert pulled.returncode == 2
+    assert "cannot be reached" in pulled.stderr
+
+
+def _fetched(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.partial"))
