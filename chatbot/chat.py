@@ -17,7 +17,7 @@ from chatbot.events import ConversationChanged, Event, Failed, Finished, Progres
 from chatbot.router import ToCommand, ToModel, route
 from chatbot.settings import Settings
 from chatbot.trace import keep_trace
-from storage.conversations import Conversations, Status, Turn
+from storage.conversations import Conversation, Conversations, Status, Turn
 from storage.errors import StorageError
 
 SAVE_EVERY_S = 0.18
@@ -82,11 +82,15 @@ class ChatService:
                 return
             if conversation_id in self._live:
                 raise UserError("The reply before is still coming; wait for its end, or stop it.")
+            conversation: str | Conversation
             if conversation_id is None:
-                conversation_id = (await self.conversations.create(plain.clean(self._settings.system))).id
+                conversation = Conversation.new(plain.clean(self._settings.system))
+                conversation_id = conversation.id
+            else:
+                conversation = conversation_id
             live = self._live[conversation_id] = _LiveReply()
             try:
-                turn = await self.conversations.add_turn(conversation_id, routed.text)
+                turn = await self.conversations.add_turn(conversation, routed.text)
             except BaseException:
                 del self._live[conversation_id]
                 raise
@@ -200,7 +204,7 @@ class ChatService:
                     live.text,
                     status,
                     model=live.model or None,
-                    finish_reason=end.reason if isinstance(end, Finished) else None,
+                    finish_reason=end.reason if isinstance(end, Finished) and status != "interrupted" else None,
                     usage=None if usage is None else asdict(usage),
                     error=end.text if isinstance(end, Failed) else None,
                 )

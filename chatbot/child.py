@@ -36,6 +36,11 @@ class Child:
             raise
         return child
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.returncode is None
+
     async def send(self, line: dict[str, Any]) -> None:
         """Send one line. A dead child says so where its answer is read."""
         assert self._process.stdin is not None

@@ -17,12 +17,13 @@ Run = Callable[["ChatService", str | None, str], AsyncIterator[Event]]
 @dataclass(frozen=True, slots=True)
 class Command:
     """`argument` names what may follow the command, or is empty; `run` takes the service, the id of the
-    conversation (None: a new one) and what followed."""
+    conversation (None: a new one) and what followed. A front end asks before it runs one that `destroys`."""
 
     name: str
     argument: str
     help: str
     run: Run
+    destroys: bool = False
 
     @property
     def usage(self) -> str:
@@ -32,9 +33,9 @@ class Command:
 COMMANDS: dict[str, Command] = {}
 
 
-def _command(name: str, help: str, argument: str = "") -> Callable[[Run], Run]:
+def _command(name: str, help: str, argument: str = "", *, destroys: bool = False) -> Callable[[Run], Run]:
     def register(run: Run) -> Run:
-        COMMANDS[name] = Command(name, argument, help, run)
+        COMMANDS[name] = Command(name, argument, help, run, destroys)
         return run
 
     return register
@@ -62,7 +63,7 @@ async def _rename(service: ChatService, conversation: str | None, argument: str)
         yield ConversationChanged(conversation)
 
 
-@_command("delete", "delete the conversation")
+@_command("delete", "delete the conversation", destroys=True)
 async def _delete(service: ChatService, conversation: str | None, argument: str) -> AsyncIterator[Event]:
     if conversation is None:
         yield Failed("There is nothing to delete: the conversation is empty.")

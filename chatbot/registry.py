@@ -53,6 +53,7 @@ class Registry:
     def __init__(self, versions: Versions, settings: Settings) -> None:
         self._versions = versions
         self._models = settings.models_folder
+        self._home = settings.home
 
     async def current(self, kind: Kind = "gpt") -> Version:
         """What answers: the version in use, or the default of the catalog."""
@@ -155,7 +156,8 @@ class Registry:
         version = await self.find(ref, trust_remote_code=trust_remote_code)
         if version == FAKE:
             raise ModelError("The fake model is for one run only: --model fake.")
-        return await self.pulled(version, tell)
+        version = await self.pulled(version, tell)
+        return version if _entry(version) else await self._versions.add_or_find(version)
 
     async def use(self, ref: str, tell: Tell, *, trust_remote_code: bool = False) -> Version:
         """Let a version answer from now on, fetched first where it has to be. Raises ModelError."""
@@ -188,10 +190,12 @@ class Registry:
         entry = _entry(version)
         if not registered and not (entry and is_fetched(entry, self._models)):
             raise ModelError(f"{version.ref} is not here; there is nothing to remove.")
+        if not registered and version.ref == (await self.current(version.kind)).ref:
+            raise ModelError(f"{version.ref} is in use; `chatbot models use` another first.")
         if registered:
             await self._versions.remove(version.name, version.version)
-        if not version.version.startswith("local"):
-            folder = model_file(entry, self._models).parent if entry else Path(version.folder)
+        folder = model_file(entry, self._models).parent if entry else Path(version.folder)
+        if any(ours in folder.parents for ours in (self._models, self._home)):
             try:
                 await asyncio.to_thread(shutil.rmtree, folder)
             except FileNotFoundError:
@@ -231,6 +235,8 @@ class Registry:
         """A file or folder of the person's own, read through once and known again as long as it stays the same."""
         try:
             stat = (path / "config.json" if path.is_dir() else path).stat()
+            if not (path.is_dir() or path.is_file()):
+                raise ModelError(f"{path} is no file.")
         except OSError as error:
             raise ModelError(f"Cannot read {path}: {error.strerror}.") from None
         folder = path if path.is_dir() else path.parent
@@ -239,7 +245,9 @@ class Registry:
             if row.folder == str(folder) and seen.items() <= row.settings.items():
                 return row
         settings, checksum = await asyncio.to_thread(inspect_folder if path.is_dir() else inspect_file, path)
-        name = path.name.lower().removesuffix(".gguf")
+        name = re.sub(r"[^\w.-]+", "-", path.name.lower().removesuffix(".gguf")).strip("-") or "model"
+        if name in {FAKE.name, *(entry.name for entry in CATALOG)}:
+            name += "-file"
         for number in range(1, 10_000):
             version = Version(
                 "gpt",

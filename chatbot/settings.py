@@ -78,14 +78,14 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="threads of the model; 0: as many as there are cores")
 
     @cached_property
-    def database(self) -> str:
-        """SQLAlchemy URL of the database."""
-        return self.database_url or f"sqlite+aiosqlite:///{self.home / 'chatbot.db'}"
+    def database(self) -> str | Path:
+        """SQLAlchemy URL of the database, or the path of an SQLite file."""
+        return self.database_url or self.home / "chatbot.db"
 
     @property
     def shown_database(self) -> str:
         """The database, without a password that its URL may hold."""
-        return re.sub(r"://([^:/@]+):[^@]+@", r"://\1:***@", self.database)
+        return re.sub(r"://([^:/@]+):[^@]+@", r"://\1:***@", str(self.database))
 
     @property
     def models_folder(self) -> Path:

@@ -39,6 +39,12 @@ class Conversation:
     created: datetime
     updated: datetime
 
+    @classmethod
+    def new(cls, system: str, title: str = "", model: str = "") -> Conversation:
+        """One that is stored nowhere yet."""
+        now = datetime.now(UTC)
+        return cls(secrets.token_hex(6), title, system, model, None, now, now)
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -104,8 +110,7 @@ class Conversations:
         self._database = database
 
     async def create(self, system: str, title: str = "", model: str = "") -> Conversation:
-        now = datetime.now(UTC)
-        conversation = Conversation(secrets.token_hex(6), title, system, model, None, now, now)
+        conversation = Conversation.new(system, title, model)
         async with self._database.write() as connection:
             await connection.execute(insert(conversations).values(**asdict(conversation)))
         return conversation
@@ -114,6 +119,11 @@ class Conversations:
         """Raises NotFoundError where there is none of that id."""
         async with self._database.read() as connection:
             return await _get(connection, conversation_id)
+
+    async def exists(self, conversation_id: str) -> bool:
+        query = select(conversations.c.id).where(conversations.c.id == conversation_id)
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).first() is not None
 
     async def list(self, limit: int | None = None, offset: int = 0) -> Sequence[Conversation]:
         """Conversations, the one last spoken in first."""
@@ -148,13 +158,19 @@ class Conversations:
             await connection.execute(delete(drafts).where(drafts.c.key == conversation_id))
             await connection.execute(delete(conversations).where(conversations.c.id == conversation_id))
 
-    async def add_turn(self, conversation_id: str, text: str) -> Turn:
+    async def add_turn(self, conversation: str | Conversation, text: str) -> Turn:
         """Append the person's message and an empty reply, owned by this process, to the branch shown.
+
+        A conversation that is to begin with it (`Conversation.new`) is stored with it, or not at all.
 
         Raises NotFoundError where there is no such conversation.
         """
         async with self._database.write() as connection:
-            conversation = await _get(connection, conversation_id)
+            if isinstance(conversation, Conversation):
+                await connection.execute(insert(conversations).values(**asdict(conversation)))
+            else:
+                conversation = await _get(connection, conversation)
+            conversation_id = conversation.id
             now = datetime.now(UTC)
             said = Message(secrets.token_hex(8), conversation_id, conversation.leaf_id, "user", text, "complete", now)
             reply = Message(secrets.token_hex(8), conversation_id, said.id, "assistant", "", "streaming", now)

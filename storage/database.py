@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from storage.errors import StorageError
@@ -33,14 +33,14 @@ class Database:
         self._writer = engine.execution_options(chatbot_write=True)
 
     @classmethod
-    async def open(cls, url: str) -> Database:
-        """Open the database at `url`, make it where there is none, and bring it up to date.
+    async def open(cls, url: str | Path) -> Database:
+        """Open the database at `url`, or the SQLite file; make it where there is none, and bring it up to date.
 
         Raises:
             StorageError: it cannot be opened, is damaged, or was made by a newer version of this program.
         """
         try:
-            parsed = make_url(url)
+            parsed = make_url(url) if isinstance(url, str) else URL.create("sqlite+aiosqlite", database=str(url))
         except ArgumentError:
             raise StorageError("The database URL is not one; it looks like sqlite+aiosqlite:///FILE.") from None
         if parsed.get_backend_name() == "sqlite" and parsed.database:
@@ -49,13 +49,17 @@ class Database:
             engine = create_async_engine(parsed)
         except (NoSuchModuleError, ModuleNotFoundError) as error:
             raise StorageError(f"No driver for the database URL: {error}.") from None
+        except (InvalidRequestError, ValueError, TypeError) as error:
+            raise StorageError(f"The database URL cannot be used: {error}") from None
         if parsed.get_backend_name() == "sqlite":
             _prepare_sqlite(engine)
         database = cls(engine)
         try:
             await database._migrate(parsed)
-        except BaseException:
+        except BaseException as error:
             await engine.dispose()
+            if isinstance(error, ValueError | TypeError):  # a driver that cannot read its part of the URL
+                raise StorageError(f"The database URL cannot be used: {error}.") from None
             raise
         return database
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Opener = Callable[["Settings"], "AbstractAsyncContextManager[ChatService]"]
 
+LEAVE_SCREEN = "\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[<u\x1b[?1049l\x1b[?25h"
+"""Mouse and paste reports off, the screen from before, the cursor shown."""
+
 LEAVE_WITHIN_S = 5.0
 """A terminal that was closed can block what Textual still wants to write to it; all is saved before that."""
 
@@ -59,6 +62,8 @@ class ChatbotApp(App[None]):
         self.failure: Exception | None = None
         self._opener = opener
         self._stack = AsyncExitStack()
+        self._service: ChatService | None = None
+        self._terminal: list[Any] | None = None
 
     def get_default_screen(self) -> ChatScreen:
         """The chat is there from the start: keys pressed before it is painted reach it."""
@@ -70,10 +75,12 @@ class ChatbotApp(App[None]):
         Raises UserError or StorageError.
         """
         settings = (await asyncio.to_thread(import_module, "chatbot.settings")).Settings.load(**self._flags)
-        opener = self._opener
+        opener: Opener | None = self._opener
         if opener is None:
             opener = (await asyncio.to_thread(import_module, "chatbot.session")).open_service
-        return await self._stack.enter_async_context(opener(settings))
+        service: ChatService = await self._stack.enter_async_context(opener(settings))
+        self._service = service
+        return service
 
     def give_up(self, failure: Exception) -> None:
         """Leave, and let the command line say why."""
@@ -83,18 +90,23 @@ class ChatbotApp(App[None]):
     async def run_to_the_end(self) -> int:
         """Run; gives the exit code, 128 and its number after a signal."""
         loop = asyncio.get_running_loop()
+        with suppress(Exception):  # no terminal, or Windows
+            import termios
+
+            self._terminal = termios.tcgetattr(sys.stdin)
         received: list[int] = []
         leaving: list[asyncio.Task[None]] = []
 
         def leave(number: signal.Signals) -> None:
             if not received:
                 received.append(number)
-                last_resort = threading.Timer(LEAVE_WITHIN_S, os._exit, (128 + number,))
+                last_resort = threading.Timer(LEAVE_WITHIN_S, self._leave_now, (128 + number,))
                 last_resort.daemon = True
                 last_resort.start()
                 leaving.append(loop.create_task(self._save_and_exit()))
 
-        for name in {"SIGTERM", "SIGHUP"} & set(signal.Signals.__members__):  # SIGHUP: the terminal was closed
+        # SIGHUP: the terminal was closed. Ctrl-C is a key to Textual; SIGINT comes from elsewhere.
+        for name in {"SIGINT", "SIGTERM", "SIGHUP"} & set(signal.Signals.__members__):
             with suppress(NotImplementedError):  # Windows
                 loop.add_signal_handler(signal.Signals[name], leave, signal.Signals[name])
         try:
@@ -102,6 +114,18 @@ class ChatbotApp(App[None]):
         finally:
             await self.close_service()
         return 128 + received[0] if received else self.return_code or 0
+
+    def _leave_now(self, code: int) -> None:
+        """Give the terminal back as it was, with what could not be saved on it."""
+        with suppress(Exception):  # the terminal is gone, or half of us is
+            if self._terminal is not None:
+                import termios
+
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)
+            typed = self.chat.typed()
+            left = f"What you had typed, and could not be saved:\n{typed}\n" if typed else ""
+            os.write(2, f"{LEAVE_SCREEN}{left}".encode(errors="replace"))
+        os._exit(code)
 
     async def _save_and_exit(self) -> None:
         try:
@@ -112,8 +136,9 @@ class ChatbotApp(App[None]):
     async def close_service(self) -> None:
         """Keep what was typed, end replies under way with what came of them, and give all back."""
         try:
-            await self.chat.keep_draft()
-        except StorageError as error:
+            if self.chat.typed() or self._service is not None:
+                await self.chat.keep_for_good(self._service or await self.open_service())
+        except (UserError, StorageError) as error:
             self.failure = self.failure or error
         finally:
             await self._stack.aclose()

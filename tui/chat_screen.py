@@ -16,11 +16,13 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, TextArea
 
-from chatbot.errors import UserError
+from chatbot.errors import MessageError, UserError
 from chatbot.events import ConversationChanged, Event, Failed, Finished, Notice, Progress, Started, TextDelta, Usage
+from chatbot.router import ToCommand, route
 from storage.errors import StorageError
 from tui.composer import Composer
 from tui.dialogs import DeleteDialog, RenameDialog
+from tui.drafts import NEW, Drafts
 from tui.message import NoticeView, ReplyView, SaidView
 from tui.sidebar import Sidebar
 from tui.status import StatusLine
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from storage.conversations import Conversation, Message
     from tui.app import ChatbotApp
 
-NEW = "new"
 """Where the draft of a conversation that has no id yet is kept."""
 DRAFT_AFTER_S = 0.4
 FRAMES_PER_S = 25
@@ -73,10 +74,9 @@ class ChatScreen(Screen[None]):
         self._held: list[str] = []  # sent before the database was open
         self._starting = False  # a message is on its way to the database
         self._shown = 0  # counts the times another conversation was shown
-        self._saved = ""  # the draft as it is stored
         self._live: dict[str, LiveReply] = {}
+        self._drafts: Drafts | None = None
         self._draft_timer: Timer | None = None
-        self._typed = ""
         self._switching = asyncio.Lock()
         self._sidebar = Sidebar()
         self._transcript = Transcript()
@@ -132,6 +132,7 @@ class ChatScreen(Screen[None]):
         app = cast("ChatbotApp", self.app)
         try:
             self._service = service = await app.open_service()
+            self._drafts = Drafts(service.conversations)
             await self._switch(await self._first(service), keep_typed=True)
         except (UserError, StorageError) as error:
             app.give_up(error)
@@ -144,6 +145,8 @@ class ChatScreen(Screen[None]):
     async def _first(self, service: ChatService) -> str | None:
         if self._wanted is not None:
             return (await service.conversations.get(self._wanted)).id
+        if await service.conversations.draft(NEW):  # what was being typed when the person left
+            return None
         latest = [] if self._new else await service.conversations.list(limit=1)
         return latest[0].id if latest else None
 
@@ -151,7 +154,7 @@ class ChatScreen(Screen[None]):
         """Load the model while the person types."""
         try:
             responder = await service.models.load(self._status.show_progress, await service.model(self.conversation))
-        except UserError as error:
+        except (UserError, StorageError) as error:
             await self._tell(str(error), error=True)
             self._status.state = "no model"
         else:
@@ -188,10 +191,12 @@ class ChatScreen(Screen[None]):
         assert self._service is not None
         conversation, shown, live = self.conversation, self._shown, None
         try:
+            if not await self._agreed(text):
+                return
             async with aclosing(self._service.send(conversation, text)) as stream:
                 async for event in stream:
                     if isinstance(event, Started):
-                        live = await self._begin(event, text, conversation, shown)
+                        live = await self._begin(event, text, shown)
                     elif isinstance(event, TextDelta) and live is not None:
                         live.text += event.text
                     elif live is not None:
@@ -204,16 +209,26 @@ class ChatScreen(Screen[None]):
             else:
                 self._live.pop(live.conversation, None)
 
-    async def _begin(self, started: Started, text: str, was: str | None, shown: int) -> LiveReply:
+    async def _agreed(self, text: str) -> bool:
+        """Whether the person means it, where it is a command that destroys something."""
+        assert self._service is not None
+        with suppress(MessageError):  # the service says what is wrong with it
+            routed = route(text)
+            if self.conversation is not None and isinstance(routed, ToCommand) and routed.command.destroys:
+                title = (await self._service.conversations.get(self.conversation)).title
+                agreed = await self.app.push_screen_wait(DeleteDialog(title))
+                return bool(agreed)
+        return True
+
+    async def _begin(self, started: Started, text: str, shown: int) -> LiveReply:
         assert self._service is not None
         live = self._live[started.conversation] = LiveReply(started.conversation, started.reply)
         self._starting = False
         async with self._switching:
             if self._shown == shown:  # the person still looks at it
                 self.conversation = started.conversation
-                if was is None:  # its draft was that of a new conversation
-                    await self._service.conversations.save_draft(NEW, "")
-                    self._saved = ""
+                assert self._drafts is not None
+                await self._drafts.sent()
                 await self._save_draft()
                 path = await self._service.conversations.path(started.message, 1)
                 await self._transcript.add(SaidView(text), path[0].parent_id if path else None)
@@ -285,36 +300,46 @@ class ChatScreen(Screen[None]):
 
     async def _switch(self, conversation: str | None, *, keep_typed: bool = False, save_typed: bool = True) -> None:
         """Show another conversation; a reply under way goes on, and is followed again on coming back."""
-        assert self._service is not None
-        service = self._service
         async with self._switching:
-            if save_typed and not keep_typed:
-                await self._save_draft()
-            await service.conversations.mark_interrupted()
-            leaf = None if conversation is None else (await service.conversations.get(conversation)).leaf_id
-            path = await service.conversations.path(leaf, PAGE)
-            for live in self._live.values():
-                live.view = None
-            self.conversation = conversation
-            self._shown += 1
-            live_here = self._live.get(conversation or "")
-            if live_here is not None:  # what came, from here rather than from the database
-                path = [message for message in path if message.id != live_here.reply]
-            await self._transcript.show(path, service.conversations.path)
-            if live_here is not None:
-                live_here.shown = 0
-                live_here.view = view = ReplyView()
-                await self._transcript.add(view, path[-1].id if path else None)
-            self._status.usage = _usage(path)
-            with suppress(UserError):  # one that is gone says so when it is asked
-                self._status.model = await service.model(conversation)
-            self._saved = draft = await service.conversations.draft(conversation or NEW)
-            if not keep_typed:
-                self._composer.put(draft)
-            elif draft:  # beside what was typed before it could be read
-                self._composer.give_back(draft)
+            typed = ""
+            if not keep_typed:  # what is typed while this goes on is for the conversation to be shown
+                typed = self._composer.whole_text
+                self._composer.put("")
+            try:
+                if save_typed and self._drafts is not None and not keep_typed:
+                    await self._drafts.save(self.conversation, typed)
+                await self._show_conversation(conversation)
+            except BaseException:
+                if typed:
+                    self._composer.give_back(typed)
+                raise
         await self._refresh_sidebar()
         self._composer.focus()
+
+    async def _show_conversation(self, conversation: str | None) -> None:
+        assert self._service is not None
+        assert self._drafts is not None
+        service = self._service
+        await service.conversations.mark_interrupted()
+        leaf = None if conversation is None else (await service.conversations.get(conversation)).leaf_id
+        path = await service.conversations.path(leaf, PAGE)
+        for live in self._live.values():
+            live.view = None
+        self.conversation = conversation
+        self._shown += 1
+        live_here = self._live.get(conversation or "")
+        if live_here is not None:  # what came, from here rather than from the database
+            path = [message for message in path if message.id != live_here.reply]
+        await self._transcript.show(path, service.conversations.path)
+        if live_here is not None:
+            live_here.shown = 0
+            live_here.view = view = ReplyView()
+            await self._transcript.add(view, path[-1].id if path else None)
+        self._status.usage = _usage(path)
+        with suppress(UserError):  # one that is gone says so when it is asked
+            self._status.model = await service.model(conversation)
+        if draft := await self._drafts.open(conversation):  # beside what was typed before it could be read
+            self._composer.give_back(draft)
 
     async def _refresh_sidebar(self) -> None:
         if self._service is not None:
@@ -379,7 +404,6 @@ class ChatScreen(Screen[None]):
     # Drafts
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
-        self._typed = self._composer.whole_text
         if self._draft_timer is not None:
             self._draft_timer.stop()
         self._draft_timer = self.set_timer(DRAFT_AFTER_S, lambda: self._run(self.keep_draft()))
@@ -389,17 +413,22 @@ class ChatScreen(Screen[None]):
         async with self._switching:
             await self._save_draft()
 
+    async def keep_for_good(self, service: ChatService) -> None:
+        """The same on leaving, with what was sent and never went out. Raises StorageError."""
+        async with self._switching:
+            drafts = self._drafts or Drafts(service.conversations)
+            await drafts.save_for_good(self.conversation, self.typed())
+
     async def _save_draft(self) -> None:
         if self._draft_timer is not None:
             self._draft_timer.stop()
             self._draft_timer = None
-        if self._service is not None and self._typed != self._saved:  # unchanged, it may be another chat's by now
-            await self._service.conversations.save_draft(self.conversation or NEW, self._typed)
-            self._saved = self._typed
+        if self._drafts is not None:
+            await self._drafts.save(self.conversation, self._composer.whole_text)
 
     def typed(self) -> str:
-        """What was typed and could not be kept."""
-        return "\n\n".join([*self._held, self._typed]).strip()
+        """What was typed and has not gone out."""
+        return "\n\n".join([*self._held, self._composer.whole_text]).strip()
 
 
 def _mark(end: Finished | Failed) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from textual import events
+from textual.document._document import EditResult
 from textual.message import Message
 from textual.widgets import TextArea
+from textual.widgets.text_area import Edit
 
 LARGE_PASTE = 20_000
 """Characters from which a pasted text is kept aside: laying out a megabyte takes seconds at every key."""
@@ -65,15 +67,20 @@ class Composer(TextArea):
             event.prevent_default()
             self.insert("\n")
 
-    def action_delete_left(self) -> None:
-        """Remove a pasted text whole: with half a mark it could not be found again."""
-        row, column = self.cursor_location
-        before = self.document.get_line(row)[:column]
-        mark = next((mark for mark in self._pasted if before.endswith(mark)), "")
-        if mark and self.selection.is_empty:
-            self.delete((row, column - len(mark)), (row, column))
-        else:
-            super().action_delete_left()
+    def edit(self, edit: Edit) -> EditResult:
+        """Take a pasted text as one thing: with half a mark it could not be found again."""
+        start, end = sorted((edit.from_location, edit.to_location))
+        for mark in self._pasted:
+            for row, line in enumerate(self.document.lines):
+                column = line.find(mark)
+                if column < 0:
+                    continue
+                left, right = (row, column), (row, column + len(mark))
+                if start == end and left < start < right:  # typed into it: goes behind it
+                    start = end = right
+                elif start < right and left < end:
+                    start, end = min(start, left), max(end, right)
+        return super().edit(Edit(edit.text, start, end, edit.maintain_selection_offset))
 
     async def _on_paste(self, event: events.Paste) -> None:
         if len(event.text) > LARGE_PASTE:  # anything else is pasted by the text area, which is called after this

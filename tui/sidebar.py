@@ -53,7 +53,17 @@ class Sidebar(OptionList):
                 self.highlighted = index
 
     async def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
-        if self._load is None or self._complete or event.option_index < self.option_count - 3:
+        if event.option_index >= self.option_count - 3:
+            await self._read_on()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """The mouse moves the list, and not its cursor."""
+        super().watch_scroll_y(old_value, new_value)
+        if self.max_scroll_y and new_value >= self.max_scroll_y - 6:
+            self.run_worker(self._read_on(), exclusive=True)
+
+    async def _read_on(self) -> None:
+        if self._load is None or self._complete:
             return
         found = await self._load(PAGE, self.option_count)
         self._complete = len(found) < PAGE

@@ -8,8 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TextIO
 
 from chatbot import __version__
+from chatbot.cli.progress import say
 from chatbot.errors import UserError
 from chatbot.trace import keep_trace
 from storage.errors import StorageError
@@ -30,30 +32,40 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     words = sys.argv[1:] if argv is None else list(argv)
     try:
-        if any("\ud800" <= character <= "\udfff" for word in words for character in word):
-            raise UserError("The command line is not UTF-8 text; check what it was pasted from.")
-        arguments = build_parser().parse_args(words)
-        return _run(arguments)
+        try:
+            return _command(words)
+        finally:
+            sys.stdout.flush()  # here, where what goes wrong with it can still be said
     except (UserError, StorageError) as error:
-        print(f"chatbot: {error}", file=sys.stderr)
+        say(f"chatbot: {error}")
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output has left, as `head` does
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave(sys.stdout)
         return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EIO):
-            print(f"chatbot: {keep_trace(error)}", file=sys.stderr)
+            say(f"chatbot: {keep_trace(error)}")
             return 1
-        with suppress(OSError):  # what is still buffered cannot be written either
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"chatbot: The output cannot be written: {error.strerror}.", file=sys.stderr)
+        _leave(sys.stdout)
+        say(f"chatbot: The output cannot be written: {error.strerror}.")
         return 2
     except Exception as error:
-        print(f"chatbot: {keep_trace(error)}", file=sys.stderr)
+        say(f"chatbot: {keep_trace(error)}")
         return 1
+
+
+def _command(words: list[str]) -> int:
+    if any("\ud800" <= character <= "\udfff" for word in words for character in word):
+        raise UserError("The command line is not UTF-8 text; check what it was pasted from.")
+    return _run(build_parser().parse_args(words))
+
+
+def _leave(stream: TextIO) -> None:
+    """Let what is still buffered go nowhere: it cannot be written, and would be tried again at the end."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -96,11 +108,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if run is not None:
         return run(arguments)
     if not sys.stdin.isatty():
-        return main(["ask"])
+        return _command(["ask"])
     if not (sys.stdout.isatty() and sys.stderr.isatty()):
         raise UserError('The chat needs a terminal to show itself on; `chatbot ask "…"` prints one reply.')
     from chatbot.frontends import DEFAULT, front_ends
 
     if DEFAULT not in front_ends():
         raise UserError("The terminal chat is not installed; install chatbot again.")
-    return main([DEFAULT])
+    return _command([DEFAULT])

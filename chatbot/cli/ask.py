@@ -8,7 +8,7 @@ import sys
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from chatbot.cli.progress import ProgressPrinter
+from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import run_async
 from chatbot.errors import UserError
 from chatbot.events import ConversationChanged, Failed, Finished, Notice, Progress, Started, TextDelta, Usage
@@ -117,12 +117,12 @@ async def _print_reply(
                     else:
                         print(flush=True)
                         if event.reason == "length":
-                            print("(cut: the longest reply is reached; --max-tokens allows more)", file=sys.stderr)
+                            say("(cut: the longest reply is reached; --max-tokens allows more)")
                 case Failed(text=reason):
                     progress.close()
                     if said and not as_json:
                         print(flush=True)
-                    print(f"chatbot: {reason}", file=sys.stderr)
+                    say(f"chatbot: {reason}")
                     return 2
                 case ConversationChanged() | Notice() | TextDelta():
                     pass

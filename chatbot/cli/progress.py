@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,15 @@ from chatbot.events import Progress as ProgressEvent
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+def say(text: str) -> None:
+    """One line on stderr; where nobody can read that, nothing is wrong."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        with suppress(OSError):  # what is buffered would be tried again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class ProgressPrinter:
@@ -26,10 +37,10 @@ class ProgressPrinter:
             self._show(progress)
         elif progress.text != self._text:
             self._text, self._tenths = progress.text, 0
-            print(progress.text, file=sys.stderr, flush=True)
+            say(progress.text)
         elif progress.fraction is not None and int(progress.fraction * 10) > self._tenths:
             self._tenths = int(progress.fraction * 10)
-            print(f"{progress.text}: {self._tenths * 10} %", file=sys.stderr, flush=True)
+            say(f"{progress.text}: {self._tenths * 10} %")
 
     def tell(self, text: str, fraction: float | None = None) -> None:
         """The same, for what reports sentences."""

@@ -52,6 +52,11 @@ class Responder(Protocol):
         """Tokens that a prompt and its reply may have together."""
         ...
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can still answer: its process has not died."""
+        ...
+
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """Tokens of the prompt that `messages` make through the model's own chat template, the opening of
         the reply included."""

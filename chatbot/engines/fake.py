@@ -37,6 +37,10 @@ class ScriptedResponder:
         self.name = name
         self.context_length = context_length
 
+    @property
+    def alive(self) -> bool:
+        return True
+
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         return sum(len(_TOKEN.findall(message.content)) + 2 for message in messages) + 1
 

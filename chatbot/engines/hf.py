@@ -81,6 +81,10 @@ class HfResponder:
             raise
         return cls(name, context_length, child)
 
+    @property
+    def alive(self) -> bool:
+        return self._child.alive
+
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         number, answers = await self._ask({"do": "count", "messages": [asdict(message) for message in messages]})
         try:

@@ -89,6 +89,10 @@ class LlamaCppResponder:
         address = urlsplit(str(said["address"])).netloc
         return cls(name, context_length, child, address, key, stop=() if chat_template else (PLAIN_STOP,))
 
+    @property
+    def alive(self) -> bool:
+        return self._child.alive
+
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         return len(await asyncio.to_thread(self._prompt, messages))
 

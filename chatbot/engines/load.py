@@ -67,6 +67,9 @@ class Models:
         """The same, kept loaded for as long as it is used here."""
         version = await self._version(wanted)
         loaded = self._loaded.get(version.ref)
+        if loaded is not None and loaded.task.done() and not loaded.task.result().alive:
+            await self._loaded.pop(version.ref).task.result().close()
+            loaded = None
         if loaded is None:
             loaded = self._loaded[version.ref] = _Loaded(asyncio.create_task(self._load(version)))
         loaded.users += 1

@@ -114,6 +114,10 @@ class OpenAIResponder:
                 self.context_length = min(self.context_length, length)
                 break
 
+    @property
+    def alive(self) -> bool:
+        return True  # as far as we can know
+
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         return self._count(messages)
 

@@ -96,7 +96,7 @@ async def measure() -> list[Row]:
     speeds: tuple[list[float], list[float]] = ([], [])
     last: tuple[list[float], list[float]] = ([], [])
     async with open_service(settings) as service:
-        await service.models.responder(lambda notice: None)
+        await service.models.load(lambda progress: None)
         for number in range(ROUNDS):
             conversation: str | None = None
             direct.begin(settings.system)

@@ -159,3 +159,60 @@ if sys.platform == "linux":
         )
         assert "MB are free" in one_sentence(done)
         assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [["conversations", "list"], ["config", "show"], ["models", "list"], ["--help"]])
+def test_a_reader_that_has_left_is_no_mistake(arguments: list[str], chatbot: Chatbot) -> None:
+    chatbot("conversations", "list")  # the database is there: nothing slow before the output
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "chatbot", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, b"")
+
+
+def test_a_full_disk_below_the_output_is_said(chatbot: Chatbot) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "chatbot", "config", "show"], stdout=full, stderr=subprocess.PIPE, env=environment
+        )
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+    assert b"cannot be written" in done.stderr
+
+
+def test_nobody_needs_to_read_the_errors(chatbot: Chatbot) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "chatbot", "ask", "--model", "fake", "hi"], stdout=subprocess.PIPE, stderr=full
+        )
+        assert (done.returncode, done.stdout) == (0, b"You said: hi\n")
+        unknown = subprocess.run([sys.executable, "-m", "chatbot", "ask", "--model", "nope", "hi"], stderr=full)
+        assert unknown.returncode == 2
+
+
+@pytest.mark.parametrize("name", ["q?x=1", "p%20h#y"])
+def test_a_home_of_any_name_holds_its_database(
+    name: str, chatbot: Chatbot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHATBOT_HOME", str(tmp_path / name))
+    assert chatbot("conversations", "list").stderr == ""
+    assert (tmp_path / name / "chatbot.db").is_file()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///x.db", "sqlite+aiosqlite:///x.db?timeout=abc", "nonsense", "odd://x"])
+def test_a_database_url_that_is_none_is_said(url: str, chatbot: Chatbot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATBOT_DATABASE_URL", url)
+    done = chatbot("conversations", "list")
+    assert done.returncode == 2
+    assert "database URL" in done.stderr
+
+
+def test_a_pipe_is_no_model(chatbot: Chatbot, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    done = chatbot("ask", "--model", str(tmp_path / "pipe.gguf"), "hi", timeout=20)
+    assert done.returncode == 2
+    assert "is no file" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
+from chatbot.chat import ChatService
+from chatbot.events import Failed, Started
+from chatbot.session import open_service
+from chatbot.settings import Settings
 from tests.conftest import Chatbot
 
 pytestmark = pytest.mark.usefixtures("model_path")
@@ -121,3 +126,24 @@ def test_killed_while_the_model_loads_the_message_is_there(chatbot: Chatbot) -> 
     said, reply = only_conversation(chatbot)
     assert (said["text"], said["status"]) == ("Remember this.", "complete")
     assert (reply["text"], reply["status"]) == ("", "interrupted")
+
+
+def test_a_model_process_that_dies_is_started_again() -> None:
+    async def scenario() -> None:
+        async with open_service(Settings.load(max_tokens=5)) as service:
+            conversation = await _say(service, None, "hello")
+            [child] = psutil.Process().children()
+            child.kill()
+            child.wait()
+            await asyncio.sleep(0.1)
+            await _say(service, conversation, "and again")
+
+    asyncio.run(scenario())
+
+
+async def _say(service: ChatService, conversation: str | None, text: str) -> str | None:
+    async for event in service.send(conversation, text):
+        assert not isinstance(event, Failed), event
+        if isinstance(event, Started):
+            conversation = event.conversation
+    return conversation

@@ -42,14 +42,15 @@ class Scripted(Models):
         self.ready.set()
         self.failure: str = ""
 
-    async def name(self) -> str:
+    async def name(self, wanted: str = "") -> str:
         return "fake@1"
 
-    async def responder(self, notify: Notify) -> Responder:
+    @asynccontextmanager
+    async def responder(self, notify: Notify, wanted: str = "") -> AsyncIterator[Responder]:
         await self.ready.wait()
         if self.failure:
             raise ModelError(self.failure)
-        return ScriptedResponder(script, delay=0.01)
+        yield ScriptedResponder(script, delay=0.01)
 
     async def close(self) -> None:
         return None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
+import pytest
 from textual import events
 
 from chatbot.commands import COMMANDS
 from chatbot.session import open_store
 from chatbot.settings import Settings
 from tests.functional.test_tui import Driven, a_long_conversation, driven
+from tui.dialogs import DeleteDialog
 from tui.transcript import Transcript
 
 __all__ = ["driven"]
@@ -85,3 +90,92 @@ async def test_a_command_picked_before_anything_is_open_waits(driven: Driven) ->
         driven.may_open.set()
         await driven.until(driven.notices)
         assert "/rename TITLE" in driven.notices()[0]
+
+
+async def test_what_is_typed_while_another_conversation_opens_is_there_afterwards(driven: Driven) -> None:
+    async with driven.run():
+        await driven.say_and_wait("hello")
+        release = asyncio.Event()
+        asked = driven.app.chat._service.conversations.path  # type: ignore[union-attr]
+
+        async def slow(*arguments: Any) -> Any:
+            await release.wait()
+            return await asked(*arguments)
+
+        driven.app.chat._service.conversations.path = slow  # type: ignore[union-attr,method-assign]
+        await driven.pilot.press("ctrl+n")
+        await driven.pilot.press(*"typed")
+        release.set()
+        await driven.until(lambda: not driven.said())
+        assert driven.composer.text == "typed"
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_leaving_before_anything_is_open_keeps_what_was_typed(driven: Driven, sent: bool) -> None:
+    driven.may_open.clear()
+    async with driven.run():
+        await driven.pilot.press(*"precious", *(["enter"] if sent else []))
+        await driven.pilot.press("ctrl+q")
+        driven.may_open.set()
+    async with open_store(Settings.load()) as store:
+        assert await store.conversations.draft("new") == "precious"
+
+
+async def test_a_text_refused_because_its_conversation_is_gone_becomes_a_new_draft(driven: Driven) -> None:
+    async with driven.run():
+        await driven.say_and_wait("hello")
+        async with open_store(Settings.load()) as elsewhere:
+            for conversation in await elsewhere.conversations.list():
+                await elsewhere.conversations.delete(conversation.id)
+        await driven.say("unsent")
+        await driven.until(lambda: driven.composer.text == "unsent")
+        await driven.pilot.press("ctrl+n")
+        await driven.until(lambda: not driven.said())
+        assert driven.composer.text == "unsent"
+
+
+async def test_two_chats_leave_each_others_draft_alone(driven: Driven) -> None:
+    async with driven.run():
+        await driven.pilot.press(*"mine")
+        async with open_store(Settings.load()) as store:
+            await driven.until(lambda: driven.app.chat._drafts is not None)
+            await driven.app.chat.keep_draft()
+            await store.conversations.save_draft("new", "")  # another chat began its conversation
+    async with open_store(Settings.load()) as store:
+        assert await store.conversations.draft("new") == "mine"
+
+
+@pytest.mark.parametrize("key", ["ctrl+w", "backspace", "delete", "ctrl+u"])
+async def test_no_key_damages_the_mark_of_a_large_paste(driven: Driven, key: str) -> None:
+    async with driven.run():
+        driven.app.chat.post_message(events.Paste("x" * 30_000))
+        await driven.until(lambda: driven.composer.text)
+        if key == "delete":
+            await driven.pilot.press("home")
+        await driven.pilot.press(key)
+        assert driven.composer.whole_text in ("", "x" * 30_000)
+        assert driven.composer.text == "" or driven.composer.whole_text
+
+
+async def test_the_delete_command_asks_first(driven: Driven) -> None:
+    async with driven.run():
+        await driven.say_and_wait("hello")
+        await driven.say("/delete")
+        await driven.until(lambda: isinstance(driven.app.screen, DeleteDialog))
+        await driven.pilot.press("n")
+        await driven.until(lambda: driven.app.screen is driven.app.chat)
+        assert driven.said() == ["hello"]
+        await driven.say("/delete")
+        await driven.until(lambda: isinstance(driven.app.screen, DeleteDialog))
+        await driven.pilot.press("y")
+        await driven.until(lambda: not driven.said())
+
+
+async def test_the_mouse_reads_on_in_a_long_list(driven: Driven) -> None:
+    async with open_store(Settings.load()) as store:
+        for number in range(120):
+            await store.conversations.create("", f"title {number}")
+    async with driven.run():
+        await driven.until(lambda: driven.sidebar.option_count == 50)
+        driven.sidebar.scroll_end(animate=False)
+        await driven.until(lambda: driven.sidebar.option_count == 100)

@@ -36,8 +36,8 @@ def test_the_home_moves_the_database_and_not_the_models(home: Path, monkeypatch:
     before = Settings.load()
     monkeypatch.setenv("CHATBOT_HOME", "/elsewhere")
     after = Settings.load()
-    assert str(home) in before.database
-    assert "/elsewhere/chatbot.db" in after.database
+    assert before.database == home / "chatbot.db"
+    assert after.database == Path("/elsewhere/chatbot.db")
     assert after.models_folder == before.models_folder
     monkeypatch.setenv("CHATBOT_CACHE", "/cold")
     assert Settings.load().models_folder == Path("/cold/models")

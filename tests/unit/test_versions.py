@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from chatbot.catalog import CATALOG
@@ -11,6 +13,7 @@ from chatbot.settings import Settings
 from storage.database import Database
 from storage.errors import StorageError
 from storage.versions import Kind, Version, Versions
+from tests.tiny_models import tiny_gguf
 
 
 def nothing(text: str, fraction: float | None) -> None:
@@ -84,6 +87,38 @@ async def test_the_version_in_use_is_not_removed(registry: Registry, versions: V
     await registry.remove("mine")
     with pytest.raises(ModelError, match="no model"):
         await registry.find("mine")
+
+
+async def test_removing_leaves_everything_alone_that_is_not_ours(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "precious").write_text("mine")
+    remote = await registry.pull("llama3@http://localhost:11434/v1", nothing)
+    await registry.remove(remote.ref)
+    assert (tmp_path / "precious").is_file()
+
+
+async def test_the_default_is_not_removed_while_it_answers(registry: Registry, model_path: Path) -> None:
+    with pytest.raises(ModelError, match="in use"):
+        await registry.remove(CATALOG[0].ref)
+    assert model_path.is_file()
+
+
+async def test_the_url_of_an_endpoint_holds_no_key(registry: Registry) -> None:
+    for url in ("https://me:secret@example.org/v1", "https://example.org/v1?key=secret"):
+        with pytest.raises(ModelError, match="holds no key"):
+            await registry.find(f"m@{url}")
+
+
+@pytest.mark.parametrize("name", ["my m@del.gguf", "fake.gguf", "smollm2-135m-instruct.gguf"])
+async def test_a_file_of_any_name_has_a_ref_that_finds_it_again(
+    registry: Registry, tmp_path: Path, name: str
+) -> None:
+    tiny_gguf(tmp_path / name, "nothing")
+    registered = await registry.find(str(tmp_path / name))
+    assert (await registry.find(registered.ref)).folder == str(tmp_path)
+    assert (await registry.find(CATALOG[0].name)).ref == CATALOG[0].ref
 
 
 async def test_the_same_version_is_not_registered_twice(versions: Versions) -> None:
