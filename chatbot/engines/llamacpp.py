@@ -148,17 +148,18 @@ class LlamaCppResponder:
                 if status != [b"200"]:
                     raise ModelError(self._complaint(await reader.read()))
                 waiting = b""
-                while size := int((await reader.readline()).split(b";")[0] or b"0", 16):
-                    waiting += (await reader.readexactly(size + 2))[:-2]
-                    *lines, waiting = waiting.split(b"\n")
+                while data := await reader.read(65536):
+                    *lines, waiting = (waiting + data).split(b"\n")  # those of the chunked encoding say nothing here
                     for line in lines:
-                        field, _, data = line.partition(b": ")
+                        field, _, said = line.partition(b": ")
                         if field == b"error":
-                            raise ModelError(self._complaint(data))
-                        if field == b"data" and data != b"[DONE]":
-                            event = json.loads(data)
+                            raise ModelError(self._complaint(said))
+                        if field == b"data" and said.strip() == b"[DONE]":
+                            return
+                        if field == b"data":
+                            event = json.loads(said)
                             if "error" in event:
-                                raise ModelError(self._complaint(data))
+                                raise ModelError(self._complaint(said))
                             yield event
             finally:
                 writer.transport.abort()
