@@ -59,10 +59,12 @@ class LlamaCppResponder:
         slots: int = 1,
         threads: int = 0,
         chat_template: bool = True,
+        speculate: bool = True,
     ) -> LlamaCppResponder:
         """Start the server on the model at `path`; each of `slots` conversations has `context_length` tokens.
 
-        A model without a `chat_template` of its own is given a plain transcript.
+        A model without a `chat_template` of its own is given a plain transcript. With `speculate`, text that was
+        there before is guessed ahead and checked in one go: the reply is the same, sooner where it repeats.
 
         Raises:
             ModelError: the file is missing, damaged or not a GGUF, or memory does not suffice.
@@ -72,7 +74,14 @@ class LlamaCppResponder:
         key = secrets.token_urlsafe(24)
         child = await Child.start(
             "chatbot.engines.llamacpp_server",
-            {"path": str(path), "context": context_length, "slots": slots, "threads": threads, "key": key}
+            {
+                "path": str(path),
+                "context": context_length,
+                "slots": slots,
+                "threads": threads,
+                "speculate": speculate,
+                "key": key,
+            }
             | ({} if chat_template else {"chat_template": PLAIN_TEMPLATE}),
         )
         try:
@@ -125,9 +134,9 @@ class LlamaCppResponder:
                     yield text
         if "usage" not in last:
             raise ModelError(f"{self.name} broke off in the middle of its reply.")
-        yield _completion(last)
         following = [*messages, ChatMessage("assistant", said), ChatMessage("user", "")]
         threading.Thread(target=self._read_on, args=[following], name="llamacpp-read-on", daemon=True).start()
+        yield _completion(last)
 
     async def _stream(self, path: str, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The events of a streamed answer; closing it closes the connection, and the server stops within a token.

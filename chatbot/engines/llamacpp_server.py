@@ -30,6 +30,12 @@ def main() -> None:
         settings.model_alias = {parameters["alias"]}
     if "chat_template" in parameters:
         settings.chat_template = parameters["chat_template"]
+    if parameters.get("speculate"):
+        # Guess on from where the last few tokens stood before: summaries and edits repeat what they were given.
+        # Four tokens are enough to be mostly right, and chat, which repeats little, loses nothing measurable.
+        settings.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_MAP_K]
+        settings.speculative.ngram_map_k.size_n = 4
+        settings.speculative.ngram_map_k.size_m = 16
     settings.api_keys = [parameters["key"]]
     settings.cache_ram_mib = 1024
     settings.fit_params = False  # it would shrink the context silently

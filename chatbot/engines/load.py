@@ -166,4 +166,5 @@ class Models:
             slots=self._slots,
             threads=settings.threads,
             chat_template=version.settings.get("chat_template", True),
+            speculate=settings.speculate,
         )

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import ask, decode, first_screen
+from tests.benchmarks import ask, decode, first_screen, repeating
 from tests.benchmarks.table import render
 
 
@@ -15,7 +15,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["CHATBOT_HOME"] = str(folder / "home")
-        rows = [*asyncio.run(decode.measure()), *ask.measure(folder), *first_screen.measure(folder)]
+        rows = [
+            *asyncio.run(decode.measure()),
+            *asyncio.run(repeating.measure()),
+            *ask.measure(folder),
+            *first_screen.measure(folder),
+        ]
     print(render(rows))
 
 

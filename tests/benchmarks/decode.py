@@ -49,7 +49,8 @@ QUESTIONS = [
 class Direct:
     """xllamacpp in this process, its prompt cache on."""
 
-    def __init__(self, path: str, threads: int) -> None:
+    def __init__(self, path: str, threads: int, tokens: int = TOKENS) -> None:
+        self._tokens = tokens
         parameters = xllamacpp.CommonParams()
         parameters.model.path = path
         parameters.n_ctx = CONTEXT
@@ -79,14 +80,14 @@ class Direct:
         asked = time.perf_counter()
         request = {
             "messages": self._messages,
-            "max_tokens": TOKENS,
+            "max_tokens": self._tokens,
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
         self._server.handle_chat_completions(request, take)
         self._messages.append({"role": "assistant", "content": "".join(pieces)})
-        return times[0] - asked, (len(times) - 1) / (times[-1] - times[0])
+        return times[0] - asked, (counted["completion_tokens"] - 1) / (times[-1] - times[0])
 
 
 async def measure() -> list[Row]:

@@ -16,7 +16,9 @@ from chatbot.errors import ModelError
 
 async def finish(engine: LlamaCppResponder, messages: list[ChatMessage], **options: int) -> tuple[str, Completion]:
     text = ""
-    async with aclosing(engine.reply(messages, GenerationOptions(max_tokens=24, temperature=0, **options))) as reply:
+    async with aclosing(
+        engine.reply(messages, GenerationOptions(**{"max_tokens": 24, "temperature": 0} | options))
+    ) as reply:
         async for piece in reply:
             if isinstance(piece, Completion):
                 return text, piece
@@ -117,3 +119,42 @@ def _children() -> list[psutil.Process]:
     return [
         child for child in psutil.Process().children(recursive=True) if "llamacpp_server" in " ".join(child.cmdline())
     ]
+
+
+TEXT = (
+    "The ferry to the northern islands leaves from the old harbour every morning at seven. Passengers should arrive "
+    "thirty minutes before departure with a printed ticket. Dogs are welcome on the lower deck."
+)
+
+
+async def test_guessing_ahead_changes_no_word(model_path: Path) -> None:
+    texts: dict[bool, list[str]] = {}
+    for speculate in (True, False):
+        engine = await LlamaCppResponder.load(model_path, "m@1", context_length=2048, speculate=speculate)
+        try:
+            texts[speculate] = [
+                (await finish(engine, [ChatMessage("user", task)], max_tokens=80))[0]
+                for task in (
+                    f"Repeat the following text exactly, word for word:\n\n{TEXT}",
+                    f"Write this text again with 'ferry' replaced by 'boat':\n\n{TEXT}",
+                    f"Summarize this text using its own sentences:\n\n{TEXT}",
+                    "Tell me a long story about the sea.",
+                )
+            ]
+        finally:
+            await engine.close()
+    assert texts[True] == texts[False]
+    assert all(texts[True])
+
+
+async def test_the_next_reply_need_not_read_what_is_certain_to_come(model_path: Path) -> None:
+    engine = await LlamaCppResponder.load(model_path, "m@1", context_length=2048)
+    try:
+        messages = [ChatMessage("user", "Tell me about the sea.")]
+        text, first = await finish(engine, messages)
+        await asyncio.sleep(1)  # a person reads and types; the engine reads on
+        messages += [ChatMessage("assistant", text), ChatMessage("user", "And the sky?")]
+        _, second = await finish(engine, messages)
+        assert second.cached_tokens > first.prompt_tokens + first.completion_tokens
+    finally:
+        await engine.close()
