@@ -172,21 +172,21 @@ class HfModel:
 
     def _generate(self, memory: _Memory, ids: list[int], options: GenerationOptions) -> Iterator[str | Completion]:
         cached = len(memory.ids)
-        while len(memory.ids) < len(ids) - 1:
-            end = min(len(memory.ids) + PREFILL_CHUNK, len(ids) - 1)
-            self._read(memory, ids[len(memory.ids) : end])
+        while len(ids) - len(memory.ids) > PREFILL_CHUNK:
+            self._read(memory, ids[len(memory.ids) : len(memory.ids) + PREFILL_CHUNK])
             yield ""
+        logits = self._read(memory, ids[len(memory.ids) :])
         choose = _Sampler(options, self._device)
         stops = StopTexts([*options.stop, *([PLAIN_STOP] if self._plain else [])])
         stream = DecodeStream(skip_special_tokens=True)
         room = min(options.max_tokens, self.context_length - len(ids))
         count, reason, started = 0, "length", time.perf_counter()
         begun = not self._plain  # the reply to a transcript begins with the space after "Assistant:"
-        token = ids[-1]
+        token = 0
         while count < room:
-            token = choose(self._read(memory, [token]), memory.ids)
-            if not count:
-                started = time.perf_counter()
+            if count:
+                logits = self._read(memory, [token])
+            token = choose(logits, memory.ids)
             count += 1
             if token in self._ends:
                 reason = "stop"

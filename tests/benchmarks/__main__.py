@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import ask, decode, first_screen, repeating
+from tests.benchmarks import ask, decode, first_screen, generate, repeating
 from tests.benchmarks.table import render
 
 
@@ -18,6 +18,7 @@ def main() -> None:
         rows = [
             *asyncio.run(decode.measure()),
             *asyncio.run(repeating.measure()),
+            *asyncio.run(generate.measure()),
             *ask.measure(folder),
             *first_screen.measure(folder),
         ]
