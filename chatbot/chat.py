@@ -156,11 +156,12 @@ class ChatService:
         finally:
             loading.cancel()
         await loading
+        own = await self.models.name(wanted) if wanted else ""  # a path means something else in another folder
         if conversation_id is None:
             system = plain.clean(self._settings.system)
-            conversation_id = (await self.conversations.create(system, model=wanted)).id
+            conversation_id = (await self.conversations.create(system, model=own)).id
         else:
-            await self.conversations.set_model(conversation_id, wanted)
+            await self.conversations.set_model(conversation_id, own)
         yield ConversationChanged(conversation_id)
 
     async def close(self) -> None:

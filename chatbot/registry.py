@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,6 +32,8 @@ from storage.versions import Activation, Kind, Version, Versions
 FAKE = Version("gpt", "fake", "1", folder="", checksum="", code_version=__version__, settings={"engine": "fake"})
 """The scripted stand-in: in no list, there by its name."""
 
+
+Announce = Callable[[str], None]
 
 _ENDPOINT = re.compile(r"(?P<model>.+)@(?P<url>https?://.+)", re.IGNORECASE)
 
@@ -107,18 +109,21 @@ class Registry:
             return model_file(entry, self._models)
         return Path(version.folder, version.settings.get("file", ""))
 
-    async def pulled(self, version: Version, tell: Tell) -> Version:
+    async def pulled(self, version: Version, tell: Tell, announce: Announce | None = None) -> Version:
         """A version that is here now: fetched, read and registered where it had to be.
+
+        `announce` hears what it is before it is fetched.
 
         Raises:
             ModelError: it cannot be fetched, or is gone.
         """
-        if (entry := _entry(version)) is not None:
+        if not self._is_here(version, entry := _entry(version)) and announce is not None and version.folder:
+            announce(summary(version))
+        if entry is not None:
             await fetch(entry, self._models, tell)
             return version
         if "repo" in version.settings:
             if not hub.is_here(version):
-                tell(summary(version), None)
                 await hub.fetch(version, tell)
             if version.settings["engine"] == "llamacpp" and "chat_template" not in version.settings:
                 found, _ = await asyncio.to_thread(inspect_file, self.path(version))
@@ -151,17 +156,21 @@ class Registry:
                 )
         return listed
 
-    async def pull(self, ref: str, tell: Tell, *, trust_remote_code: bool = False) -> Version:
+    async def pull(
+        self, ref: str, tell: Tell, announce: Announce | None = None, *, trust_remote_code: bool = False
+    ) -> Version:
         """Fetch a model, and register it where it is not one of the catalog. Raises ModelError."""
         version = await self.find(ref, trust_remote_code=trust_remote_code)
         if version == FAKE:
             raise ModelError("The fake model is for one run only: --model fake.")
-        version = await self.pulled(version, tell)
+        version = await self.pulled(version, tell, announce)
         return version if _entry(version) else await self._versions.add_or_find(version)
 
-    async def use(self, ref: str, tell: Tell, *, trust_remote_code: bool = False) -> Version:
+    async def use(
+        self, ref: str, tell: Tell, announce: Announce | None = None, *, trust_remote_code: bool = False
+    ) -> Version:
         """Let a version answer from now on, fetched first where it has to be. Raises ModelError."""
-        version = await self.pull(ref, tell, trust_remote_code=trust_remote_code)
+        version = await self.pull(ref, tell, announce, trust_remote_code=trust_remote_code)
         version = await self._versions.add_or_find(version)
         await self._versions.activate(version.name, version.version, "use")
         return replace(version, state="current")

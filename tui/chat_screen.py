@@ -434,6 +434,8 @@ class ChatScreen(Screen[None]):
 def _mark(end: Finished | Failed) -> str:
     if isinstance(end, Failed):
         return end.text
+    if not end.text and end.reason == "stop":
+        return "the model said nothing"
     return {"stop": "", "length": "cut: the longest reply was reached", "stopped": "stopped"}[end.reason]
 
 

@@ -116,6 +116,8 @@ async def _print_reply(
                         print(_json(started, event, usage), flush=True)
                     else:
                         print(flush=True)
+                        if not event.text:
+                            say("(the model said nothing)")
                         if event.reason == "length":
                             say("(cut: the longest reply is reached; --max-tokens allows more)")
                 case Failed(text=reason):

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from chatbot.cli.progress import ProgressPrinter
+from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import run_async
 
 if TYPE_CHECKING:
@@ -81,13 +81,13 @@ async def _list(registry: Registry, arguments: argparse.Namespace, progress: Pro
 
 
 async def _pull(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
-    version = await registry.pull(arguments.name, progress.tell, trust_remote_code=arguments.trust_remote_code)
+    version = await registry.pull(arguments.name, progress.tell, say, trust_remote_code=arguments.trust_remote_code)
     progress.close()
     print(registry.path(version) if version.folder else version.ref)
 
 
 async def _use(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
-    version = await registry.use(arguments.name, progress.tell, trust_remote_code=arguments.trust_remote_code)
+    version = await registry.use(arguments.name, progress.tell, say, trust_remote_code=arguments.trust_remote_code)
     progress.close()
     print(f"{version.ref} answers from now on.")
 

@@ -141,6 +141,7 @@ class Models:
             )
         path = self._registry.path(version)
         if engine == "hf":
+            from chatbot.engines.gguf_to_hf import converted_folder
             from chatbot.engines.hf import HfResponder
 
             return await HfResponder.load(
@@ -151,7 +152,7 @@ class Models:
                 threads=settings.threads,
                 device=settings.device,
                 trust_remote_code=version.settings.get("trust_remote_code", False),
-                converted=settings.cache / "converted" / version.checksum[:16],
+                converted=converted_folder(settings.cache, version.checksum),
                 tell=self._tell,
             )
         if path.suffix != ".gguf":

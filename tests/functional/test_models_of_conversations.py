@@ -48,7 +48,9 @@ async def test_a_conversation_changes_its_model_and_the_others_do_not(service: C
     one, events = await say(service, None, "hello")
     default = answered(events)
     other, _ = await say(service, None, "hello")
-    _, events = await say(service, one, f"/model {tmp_path / 'tiny.gguf'}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        _, events = await say(service, one, "/model ./tiny.gguf")
     assert any(isinstance(event, Notice) and "tiny@local answers here" in event.text for event in events)
     assert answered((await say(service, one, "hi"))[1]) == "tiny@local"
     assert answered((await say(service, other, "hello again"))[1]) == default
