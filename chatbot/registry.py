@@ -66,13 +66,10 @@ class Registry:
             raise ModelError(f"There is no {kind} model yet.")
         return self._of_catalog(DEFAULTS[kind])
 
-    async def find(self, ref: str, *, trust_remote_code: bool = False) -> Version:
+    async def find(self, ref: str) -> Version:
         """The version that a name means (see above); a file or folder is registered where it is.
 
         Without a version: the one in use, else the newest that did not fail.
-
-        Args:
-            trust_remote_code: for models of the hub: fetch and run Python code that lies beside the weights.
 
         Raises:
             ModelError: there is none, it is damaged, or the hub cannot be reached.
@@ -96,7 +93,7 @@ class Registry:
             if entry.name == name and version in ("", entry.version):
                 return self._of_catalog(entry)
         if hub.NAME.fullmatch(ref):
-            return await hub.look_up(ref, self._models, trust_remote_code=trust_remote_code)
+            return await hub.look_up(ref, self._models)
         known = {v for row in await self.list() for v in (row.version.name, row.version.ref)}
         close = get_close_matches(ref.lower(), known, n=1)
         hint = f"did you mean {close[0]}?" if close else "`chatbot models list` shows what there is."
@@ -159,12 +156,25 @@ class Registry:
     async def pull(
         self, ref: str, tell: Tell, announce: Announce | None = None, *, trust_remote_code: bool = False
     ) -> Version:
-        """Fetch a model, and register it where it is not one of the catalog. Raises ModelError."""
-        version = await self.find(ref, trust_remote_code=trust_remote_code)
+        """Fetch a model, and register it where it is not one of the catalog.
+
+        With `trust_remote_code`, Python code that lies beside the weights is fetched too, and run from now on.
+
+        Raises ModelError.
+        """
+        version = await self.find(ref)
         if version == FAKE:
             raise ModelError("The fake model is for one run only: --model fake.")
+        if trust_remote_code and "repo" in version.settings:
+            name = f"{version.settings['repo']}@{version.settings['revision']}"
+            version = await hub.look_up(name, self._models, trust_remote_code=True)
         version = await self.pulled(version, tell, announce)
-        return version if _entry(version) else await self._versions.add_or_find(version)
+        if _entry(version) is None:
+            version = await self._versions.add_or_find(version)
+        if trust_remote_code:
+            version = replace(version, settings=version.settings | {"trust_remote_code": True})
+            await self._versions.set_settings(version)
+        return version
 
     async def use(
         self, ref: str, tell: Tell, announce: Announce | None = None, *, trust_remote_code: bool = False
@@ -268,7 +278,7 @@ class Registry:
                 settings=settings | seen,
             )
             taken = await self._versions.add_or_find(version)
-            if taken.folder == version.folder and taken.checksum == checksum:
+            if taken.folder == version.folder and taken.settings == version.settings:
                 return taken
         raise ModelError(f"There are too many versions of {name}; `chatbot models remove` some.")
 

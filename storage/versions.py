@@ -85,6 +85,12 @@ class Versions:
             await connection.execute(insert(versions).values(**fields))
         return version
 
+    async def set_settings(self, version: Version) -> None:
+        """Store the settings of a version that stands already."""
+        where = (versions.c.name == version.name, versions.c.version == version.version)
+        async with self._database.write() as connection:
+            await connection.execute(update(versions).where(*where).values(settings=version.settings))
+
     async def list(self, kind: Kind | None = None) -> Sequence[Version]:
         query = select(*_COLUMNS).order_by(versions.c.kind, versions.c.name, versions.c.id)
         if kind is not None:

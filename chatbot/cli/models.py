@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action.add_argument(
                 "--trust-remote-code",
                 action="store_true",
-                help="for models of the hub that need it: run Python code of their author on this machine, as you",
+                help="for models that need it: run Python code of their author on this machine, as you",
             )
         action.set_defaults(act=act)
 

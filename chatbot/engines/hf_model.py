@@ -128,6 +128,11 @@ class HfModel:
             )
             self._model = model.to(self._device).eval()
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            if "trust_remote_code" in str(error):
+                raise ModelError(
+                    f"{name} needs Python code of its author; `chatbot models use {name.partition('@')[0]} "
+                    "--trust-remote-code` lets that code run on this machine, as you."
+                ) from error
             raise ModelError(f"{name} cannot be loaded: {_first_sentence(error)}") from error
         if getattr(tokenizer, "backend_tokenizer", None) is None:
             raise ModelError(f"{name} cannot be loaded: its tokenizer has no tokenizer.json.")

@@ -96,7 +96,8 @@ async def test_a_reply_ends_where_a_tiny_context_is_full(engine: str, tmp_path: 
         assert responder.context_length == CONTEXT
         _, completion = await finish(responder, HELLO, 1000)
         assert completion.finish_reason == "length"
-        assert completion.prompt_tokens + completion.completion_tokens in (CONTEXT, CONTEXT + 1)
+        # llama.cpp ends a reply where there is no more room for the 16 tokens it would guess ahead.
+        assert CONTEXT - 16 <= completion.prompt_tokens + completion.completion_tokens <= CONTEXT + 1
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -103,6 +104,30 @@ def test_a_folder_of_transformers_is_used_where_it_lies(chatbot: Chatbot, tmp_pa
     assert used.returncode == 0, used.stderr
     asked = chatbot("ask", "hello", "--max-tokens", "4")
     assert asked.stdout == "aaaa\n", asked.stderr
+
+
+def test_code_of_a_models_author_runs_only_where_that_was_allowed(chatbot: Chatbot, tmp_path: Path) -> None:
+    folder = tmp_path / "my-model"
+    tiny_transformers(folder, "never stops")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        f"Path({str(tmp_path / 'ran')!r}).touch()\n"
+        "class Config(LlamaConfig):\n    model_type = 'mine'\n"
+        "class Model(LlamaForCausalLM):\n    config_class = Config\n"
+    )
+    assert chatbot("models", "use", str(folder)).returncode == 0
+    refused = chatbot("ask", "hello")
+    assert refused.returncode == 2
+    assert "--trust-remote-code` lets that code run on this machine" in refused.stderr
+    assert not (tmp_path / "ran").exists()
+    assert chatbot("models", "use", "my-model", "--trust-remote-code").returncode == 0
+    asked = chatbot("ask", "hello", "--max-tokens", "4")
+    assert asked.stdout == "aaaa\n", asked.stderr
+    assert (tmp_path / "ran").exists()
 
 
 def test_the_default_model_runs_in_transformers_too(
