@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from chatbot.catalog import CATALOG
-from chatbot.engines.gguf_to_hf import converted_folder, dequantized
+from chatbot.engines.gguf_to_hf import dequantized
+from chatbot.engines.hf import converted_folder
 from chatbot.fetch import is_fetched, model_file
 from chatbot.settings import cache_folder
 from storage.conversations import Conversations

@@ -13,11 +13,6 @@ from filelock import FileLock
 from chatbot.errors import ModelError
 
 
-def converted_folder(cache: Path, checksum: str) -> Path:
-    """Where the GGUF file of that SHA-256 stands once it is converted."""
-    return cache / "converted" / checksum[:16]
-
-
 def dequantized(file: Path, folder: Path) -> Path:
     """The folder with the model of the GGUF `file` as float32 safetensors; made where it is not there.
 

@@ -15,6 +15,11 @@ from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
 from chatbot.errors import ModelError
 
 
+def converted_folder(cache: Path, checksum: str) -> Path:
+    """Where the GGUF file of that SHA-256 stands once it is converted."""
+    return cache / "converted" / checksum[:16]
+
+
 class HfResponder:
     """A model of transformers. See `hf_model` for how it answers, `hf_server` for what is said over the pipe."""
 

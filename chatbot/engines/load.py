@@ -141,8 +141,7 @@ class Models:
             )
         path = self._registry.path(version)
         if engine == "hf":
-            from chatbot.engines.gguf_to_hf import converted_folder
-            from chatbot.engines.hf import HfResponder
+            from chatbot.engines.hf import HfResponder, converted_folder
 
             return await HfResponder.load(
                 path,

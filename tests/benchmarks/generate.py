@@ -10,8 +10,8 @@ from typing import Any
 
 from chatbot.catalog import CATALOG
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
-from chatbot.engines.gguf_to_hf import converted_folder, dequantized
-from chatbot.engines.hf import HfResponder
+from chatbot.engines.gguf_to_hf import dequantized
+from chatbot.engines.hf import HfResponder, converted_folder
 from chatbot.fetch import model_file
 from chatbot.settings import Settings
 from tests.benchmarks.decode import QUESTIONS
