@@ -12,11 +12,14 @@ from functools import cache
 from typing import Any, Literal
 
 import psutil
-from sqlalchemy import Row, Select, bindparam, delete, insert, literal, or_, select, update
+from sqlalchemy import Row, bindparam, delete, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.selectable import ScalarSelect
 
-from storage.database import Database
+from storage import tree
+from storage.database import Database, once_more_if_lost
 from storage.errors import NotFoundError
+from storage.people import LOCAL
 from storage.schema import conversations, drafts, messages
 
 Role = Literal["user", "assistant"]
@@ -29,7 +32,7 @@ TITLE_LENGTH = 60
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`model` answers in it, NAME[@VERSION]; empty: the one in use."""
+    """`model` answers in it, NAME[@VERSION]; empty: the one in use. `leaf_id` ends the branch that is shown."""
 
     id: str
     title: str
@@ -38,17 +41,24 @@ class Conversation:
     leaf_id: str | None
     created: datetime
     updated: datetime
+    person_id: str = LOCAL
 
     @classmethod
-    def new(cls, system: str, title: str = "", model: str = "") -> Conversation:
+    def new(cls, system: str, title: str = "", model: str = "", person: str = LOCAL) -> Conversation:
         """One that is stored nowhere yet."""
         now = datetime.now(UTC)
-        return cls(secrets.token_hex(6), title, system, model, None, now, now)
+        return cls(secrets.token_hex(6), title, system, model, None, now, now, person)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`usage` holds the token counts and timings of a reply; `error` says why one failed."""
+    """`usage` holds the token counts and timings of a reply; `error` says why one failed; what is `pinned` is always
+    sent, word for word.
+
+    On a branch (`Conversations.path`) it is number `position` of `siblings` that answer the same message, the oldest
+    first; `rating` is what a person thinks of it (1 or -1; 0: has not said) and `note` why, and `summary` tells all
+    of the branch up to it in short, where that was made.
+    """
 
     id: str
     conversation_id: str
@@ -61,37 +71,37 @@ class Message:
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     error: str | None = None
+    pinned: bool = False
+    position: int = 1
+    siblings: int = 1
+    rating: int = 0
+    summary: str | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a person said, the reply opened to it, and the conversation as it was before."""
+    """What a person said, the reply opened to it, and the conversation as it was before.
+
+    The text of a reply that goes on from a cut one is what had come of that.
+    """
 
     said: Message
     reply: Message
     conversation: Conversation
 
 
-_MESSAGE_COLUMNS = [messages.c[name] for name in Message.__dataclass_fields__]
+_MESSAGE_COLUMNS = [messages.c[name] for name in Message.__dataclass_fields__ if name in messages.c]
 
-
-def _branch() -> Select[Any]:
-    """The last `limit` messages of the branch that ends in `leaf`, the oldest first."""
-    start = select(messages.c.id, messages.c.parent_id, literal(1).label("depth")).where(
-        messages.c.id == bindparam("leaf")
-    )
-    branch = start.cte("branch", recursive=True)
-    step = (
-        select(messages.c.id, messages.c.parent_id, (branch.c.depth + 1).label("depth"))
-        .join(branch, messages.c.id == branch.c.parent_id)
-        .where(branch.c.depth < bindparam("limit"))
-    )
-    branch = branch.union_all(step)
-    return select(*_MESSAGE_COLUMNS).join(branch, branch.c.id == messages.c.id).order_by(branch.c.depth.desc())
-
-
-_BRANCH = _branch()  # built once: every turn asks it, and building it takes longer than answering it
-_NO_LIMIT = 2**31 - 1
+_BRANCH = tree.branch(_MESSAGE_COLUMNS)
+_FOLLOWING = tree.following(_MESSAGE_COLUMNS)
+_EVERYTHING = (
+    tree.with_siblings(_MESSAGE_COLUMNS)
+    .where(messages.c.conversation_id == bindparam("conversation"))
+    .order_by(messages.c.seq)
+)
+_PINNED = tree.branch(_MESSAGE_COLUMNS, since=bindparam("since")).where(messages.c.pinned)
+_ONE = tree.with_siblings(_MESSAGE_COLUMNS).where(messages.c.id == bindparam("message"))
 _SAVE = (
     update(messages)
     .where(messages.c.id == bindparam("reply"))
@@ -109,32 +119,45 @@ class Conversations:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, system: str, title: str = "", model: str = "") -> Conversation:
-        conversation = Conversation.new(system, title, model)
-        async with self._database.write() as connection:
+    async def create(self, system: str, title: str = "", model: str = "", person: str = LOCAL) -> Conversation:
+        conversation = Conversation.new(system, title, model, person)
+        async with self._database.write(conversation.id) as connection:
             await connection.execute(insert(conversations).values(**asdict(conversation)))
         return conversation
 
     async def get(self, conversation_id: str) -> Conversation:
         """Raises NotFoundError where there is none of that id."""
         async with self._database.read() as connection:
-            return await _get(connection, conversation_id)
+            return await conversation_in(connection, conversation_id)
 
     async def exists(self, conversation_id: str) -> bool:
         query = select(conversations.c.id).where(conversations.c.id == conversation_id)
         async with self._database.read() as connection:
             return (await connection.execute(query)).first() is not None
 
-    async def list(self, limit: int | None = None, offset: int = 0) -> Sequence[Conversation]:
-        """Conversations, the one last spoken in first."""
-        query = select(conversations).order_by(conversations.c.updated.desc(), conversations.c.id)
+    async def list(
+        self, limit: int | None = None, after: Conversation | None = None, *, person: str | None = None
+    ) -> Sequence[Conversation]:
+        """Conversations, the one last spoken in first.
+
+        Args:
+            limit: how many at most.
+            after: those that follow this one, the last of the page before.
+            person: of this one alone.
+        """
+        key = tuple_(conversations.c.updated, conversations.c.id)
+        query = select(conversations).order_by(conversations.c.updated.desc(), conversations.c.id.desc())
+        if after is not None:
+            types = (conversations.c.updated.type, conversations.c.id.type)
+            query = query.where(key < tuple_(after.updated, after.id, types=types))
+        if person is not None:
+            query = query.where(conversations.c.person_id == person)
         async with self._database.read() as connection:
-            rows = await connection.execute(query.limit(limit).offset(offset))
-            return [_conversation(row) for row in rows]
+            return [_conversation(row) for row in await connection.execute(query.limit(limit))]
 
     async def rename(self, conversation_id: str, title: str) -> None:
         """Raises NotFoundError where there is none of that id."""
-        await self._set(conversation_id, title=_title(title))
+        await self._set(conversation_id, title=title_of(title))
 
     async def set_system(self, conversation_id: str, system: str) -> None:
         """Raises NotFoundError where there is none of that id."""
@@ -145,55 +168,60 @@ class Conversations:
         await self._set(conversation_id, model=model)
 
     async def _set(self, conversation_id: str, **values: str) -> None:
-        async with self._database.write() as connection:
-            await _get(connection, conversation_id)
+        async with self._database.write(conversation_id) as connection:
+            await conversation_in(connection, conversation_id)
             await connection.execute(
                 update(conversations).where(conversations.c.id == conversation_id).values(**values)
             )
 
-    async def delete(self, conversation_id: str) -> None:
-        """Raises NotFoundError where there is none of that id."""
-        async with self._database.write() as connection:
-            await _get(connection, conversation_id)
-            await connection.execute(delete(drafts).where(drafts.c.key == conversation_id))
-            await connection.execute(delete(conversations).where(conversations.c.id == conversation_id))
+    async def add_turn(self, conversation: str | Conversation, text: str, *, beside: str | None = None) -> Turn:
+        """Add the person's message and an empty reply, owned by this process, and show that branch.
 
-    async def add_turn(self, conversation: str | Conversation, text: str) -> Turn:
-        """Append the person's message and an empty reply, owned by this process, to the branch shown.
+        They join the branch shown, or begin another: `beside` is the message of the person that the new one stands
+        in for. A conversation that is to begin with it (`Conversation.new`) is stored with it, or not at all.
 
-        A conversation that is to begin with it (`Conversation.new`) is stored with it, or not at all.
-
-        Raises NotFoundError where there is no such conversation.
+        Raises NotFoundError where there is no such conversation or message.
         """
-        async with self._database.write() as connection:
+        scope = conversation.id if isinstance(conversation, Conversation) else conversation
+        async with self._database.write(scope) as connection:
             if isinstance(conversation, Conversation):
                 await connection.execute(insert(conversations).values(**asdict(conversation)))
             else:
-                conversation = await _get(connection, conversation)
-            conversation_id = conversation.id
-            now = datetime.now(UTC)
-            said = Message(secrets.token_hex(8), conversation_id, conversation.leaf_id, "user", text, "complete", now)
-            reply = Message(secrets.token_hex(8), conversation_id, said.id, "assistant", "", "streaming", now)
-            for message, extra in (
-                (said, {}),
-                (reply, {"owner": this_process(), "heartbeat": now}),
-            ):
-                fields = {name: getattr(message, name) for name in Message.__dataclass_fields__}
-                await connection.execute(insert(messages).values(**fields, **extra))
-            await connection.execute(
-                update(conversations)
-                .where(conversations.c.id == conversation_id)
-                .values(leaf_id=reply.id, updated=now, title=conversation.title or _title(text))
-            )
-        return Turn(said, reply, conversation)
+                conversation = await conversation_in(connection, conversation)
+            parent_id = conversation.leaf_id
+            if beside is not None:
+                parent_id = (await _message(connection, conversation.id, beside)).parent_id
+            said = _new(conversation.id, parent_id, "user", text, "complete")
+            await _insert(connection, said)
+            return await _open_reply(connection, conversation, said, "")
 
+    async def add_reply(self, conversation_id: str, message_id: str, *, resume: bool = False) -> Turn:
+        """Open another reply, owned by this process, and show its branch.
+
+        It answers `message_id`, or stands beside it where that is a reply; with `resume`, it begins with the text of
+        that reply.
+
+        Raises NotFoundError where there is no such message, or nothing was said before it.
+        """
+        async with self._database.write(conversation_id) as connection:
+            conversation = await conversation_in(connection, conversation_id)
+            message = await _message(connection, conversation_id, message_id)
+            said = message
+            if message.role == "assistant":
+                if message.parent_id is None:
+                    raise NotFoundError("There is nothing to answer: what this reply answered was deleted.")
+                said = await _message(connection, conversation_id, message.parent_id)
+            return await _open_reply(connection, conversation, said, message.text if resume else "")
+
+    @once_more_if_lost
     async def save_reply(self, reply_id: str, text: str) -> None:
         """Keep what has come of a reply so far, and say that its writer lives."""
-        async with self._database.write() as connection:
+        async with self._database.write(reply_id) as connection:
             await connection.execute(
                 _SAVE, {"reply": reply_id, "text": text, "owner": this_process(), "heartbeat": datetime.now(UTC)}
             )
 
+    @once_more_if_lost
     async def end_reply(
         self,
         reply_id: str,
@@ -205,7 +233,7 @@ class Conversations:
         usage: dict[str, Any] | None = None,
         error: str | None = None,
     ) -> None:
-        async with self._database.write() as connection:
+        async with self._database.write(reply_id) as connection:
             await connection.execute(
                 update(messages)
                 .where(messages.c.id == reply_id)
@@ -221,20 +249,97 @@ class Conversations:
                 )
             )
 
-    async def path(self, leaf_id: str | None, limit: int | None = None) -> Sequence[Message]:
-        """The last `limit` messages of the branch that ends in `leaf_id`, the oldest first.
+    async def path(self, leaf_id: str | None, limit: int | None = None, *, person: str = LOCAL) -> Sequence[Message]:
+        """The last `limit` messages of the branch that ends in `leaf_id`, the oldest first, as `person` sees them.
 
         Reads those rows alone, however long the branch is.
         """
-        values = {"leaf": leaf_id, "limit": _NO_LIMIT if limit is None else limit}
+        values = {"leaf": leaf_id, "limit": tree.NO_LIMIT if limit is None else limit, "person": person}
         async with self._database.read() as connection:
             return [Message(*row) for row in await connection.execute(_BRANCH, values)]
 
-    async def messages(self, conversation_id: str) -> Sequence[Message]:
-        """Everything said in a conversation, on all its branches, in the order it was said."""
-        query = select(*_MESSAGE_COLUMNS).where(messages.c.conversation_id == conversation_id)
+    async def following(
+        self, leaf_id: str, message_id: str, limit: int, *, person: str = LOCAL
+    ) -> Sequence[Message] | None:
+        """The next `limit` messages after one on the branch that ends in `leaf_id`, as `person` sees them.
+
+        None where the message is not on that branch. Reads those rows alone; between them and the leaf, ids.
+        """
+        values = {
+            "leaf": leaf_id,
+            "message": message_id,
+            "count": limit + 1,
+            "limit": tree.NO_LIMIT,
+            "person": person,
+        }
         async with self._database.read() as connection:
-            return [Message(*row) for row in await connection.execute(query.order_by(messages.c.seq))]
+            found = [Message(*row) for row in await connection.execute(_FOLLOWING, values)]
+        return found[1:] if found and found[0].id == message_id else None
+
+    async def messages(self, conversation_id: str, *, person: str = LOCAL) -> Sequence[Message]:
+        """Everything said in a conversation, on all its branches, in the order it was said."""
+        values = {"conversation": conversation_id, "person": person}
+        async with self._database.read() as connection:
+            return [Message(*row) for row in await connection.execute(_EVERYTHING, values)]
+
+    async def message(self, message_id: str, *, person: str = LOCAL) -> Message:
+        """Raises NotFoundError where there is none of that id."""
+        async with self._database.read() as connection:
+            row = (await connection.execute(_ONE, {"message": message_id, "person": person})).one_or_none()
+        if row is None:
+            raise NotFoundError(f"There is no message '{message_id}'.")
+        return Message(*row)
+
+    async def siblings(self, message_id: str) -> Sequence[str]:
+        """Ids of the messages that answer what this one answers, itself among them, the oldest first."""
+        message = await self.message(message_id)
+        same_parent = (
+            messages.c.parent_id.is_(None) if message.parent_id is None else messages.c.parent_id == message.parent_id
+        )
+        query = select(messages.c.id).where(messages.c.conversation_id == message.conversation_id, same_parent)
+        async with self._database.read() as connection:
+            return (await connection.execute(query.order_by(messages.c.seq))).scalars().all()
+
+    async def switch(self, conversation_id: str, message_id: str) -> str:
+        """Show the branch through a message, down to what was said last below it; returns the id of that.
+
+        Raises NotFoundError where there is no such conversation or message.
+        """
+        async with self._database.write(conversation_id) as connection:
+            await conversation_in(connection, conversation_id)
+            await _message(connection, conversation_id, message_id)
+            leaf_id = await newest_leaf(connection, conversation_id, message_id)
+            await connection.execute(
+                update(conversations).where(conversations.c.id == conversation_id).values(leaf_id=leaf_id)
+            )
+        return leaf_id
+
+    async def pin(self, message_id: str, pinned: bool) -> None:
+        """Let a message always be sent, word for word, or no longer. Raises NotFoundError where there is none."""
+        async with self._database.write() as connection:
+            changed = await connection.execute(
+                update(messages).where(messages.c.id == message_id).values(pinned=pinned)
+            )
+        if not changed.rowcount:
+            raise NotFoundError(f"There is no message '{message_id}'.")
+
+    async def pinned(self, leaf_id: str) -> Sequence[Message]:
+        """The pinned messages of the branch that ends in `leaf_id`, the oldest first.
+
+        Reads the branch back to the oldest pinned message of the conversation, and nothing where there is none.
+        """
+        oldest = (
+            select(messages.c.seq)
+            .where(messages.c.pinned, messages.c.conversation_id == _conversation_of(leaf_id))
+            .order_by(messages.c.seq)
+            .limit(1)
+        )
+        async with self._database.read() as connection:
+            since = (await connection.execute(oldest)).scalar()
+            if since is None:
+                return []
+            values = {"leaf": leaf_id, "since": since, "limit": tree.NO_LIMIT, "person": LOCAL}
+            return [Message(*row) for row in await connection.execute(_PINNED, values)]
 
     async def mark_interrupted(self) -> int:
         """Mark the replies whose writer is gone; returns how many.
@@ -267,20 +372,61 @@ class Conversations:
             return found.scalar() or ""
 
     async def save_draft(self, key: str, text: str) -> None:
-        async with self._database.write() as connection:
+        async with self._database.write(key) as connection:
             await connection.execute(delete(drafts).where(drafts.c.key == key))
             if text:
                 await connection.execute(insert(drafts).values(key=key, text=text))
 
 
-async def _get(connection: AsyncConnection, conversation_id: str) -> Conversation:
+async def conversation_in(connection: AsyncConnection, conversation_id: str) -> Conversation:
     row = (await connection.execute(select(conversations).where(conversations.c.id == conversation_id))).one_or_none()
     if row is None:
         raise NotFoundError(f"There is no conversation '{conversation_id}'; `chatbot conversations list` shows them.")
     return _conversation(row)
 
 
-def _title(text: str) -> str:
+def _conversation_of(message_id: str) -> ScalarSelect[str]:
+    return select(messages.c.conversation_id).where(messages.c.id == message_id).scalar_subquery()
+
+
+async def _message(connection: AsyncConnection, conversation_id: str, message_id: str) -> Message:
+    query = select(*_MESSAGE_COLUMNS).where(
+        messages.c.id == message_id, messages.c.conversation_id == conversation_id
+    )
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"There is no message '{message_id}' in the conversation '{conversation_id}'.")
+    return Message(*row)
+
+
+async def newest_leaf(connection: AsyncConnection, conversation_id: str, message_id: str) -> str:
+    """The end of the branch through a message that goes at each step to what was said last."""
+    values = {"conversation": conversation_id, "message": message_id}
+    return str((await connection.execute(tree.NEWEST_LEAF, values)).scalar_one())
+
+
+def _new(conversation_id: str, parent_id: str | None, role: Role, text: str, status: Status) -> Message:
+    return Message(secrets.token_hex(8), conversation_id, parent_id, role, text, status, datetime.now(UTC))
+
+
+async def _insert(connection: AsyncConnection, message: Message, **extra: Any) -> None:
+    fields = {column.name: getattr(message, column.name) for column in _MESSAGE_COLUMNS}
+    await connection.execute(insert(messages).values(**fields, **extra))
+
+
+async def _open_reply(connection: AsyncConnection, conversation: Conversation, said: Message, text: str) -> Turn:
+    reply = _new(conversation.id, said.id, "assistant", text, "streaming")
+    await _insert(connection, reply, owner=this_process(), heartbeat=reply.created)
+    await connection.execute(
+        update(conversations)
+        .where(conversations.c.id == conversation.id)
+        .values(leaf_id=reply.id, updated=reply.created, title=conversation.title or title_of(said.text))
+    )
+    return Turn(said, reply, conversation)
+
+
+def title_of(text: str) -> str:
+    """The title that a conversation gets from what is said in it first."""
     line = " ".join(text.split())
     return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
 

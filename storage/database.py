@@ -1,36 +1,45 @@
-"""The one place that opens the database: pragmas, migrations, and errors said to a person."""
+"""The one place that opens the database: which kind it is, migrations, and errors said to a person."""
 
 from __future__ import annotations
 
-import re
-import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, event, inspect, text
+from sqlalchemy import Connection, Table, insert, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, NoSuchModuleError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from storage.errors import StorageError
+from storage.backend import Backend
+from storage.errors import ConnectionLostError, StorageError
+from storage.postgres import Postgres
+from storage.sqlite import Sqlite
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-BUSY_TIMEOUT_MS = 15_000
+PATIENCE_S = 15
+RETRY_S = 0.25
+_AT_ONCE = 500
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Database:
-    """An open database, at the newest schema.
+    """An open database, at the newest schema: an SQLite file, or a database of a PostgreSQL server.
 
-    Any SQLAlchemy URL with an async driver is taken; another SQLite driver (an encrypting one, say) is
-    another URL. Several processes may use one database.
+    Several processes may use one database.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._writer = engine.execution_options(chatbot_write=True)
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._patience_s = 0
 
     @classmethod
     async def open(cls, url: str | Path) -> Database:
@@ -39,32 +48,19 @@ class Database:
         Raises:
             StorageError: it cannot be opened, is damaged, or was made by a newer version of this program.
         """
+        database = cls(_backend(url))
         try:
-            parsed = make_url(url) if isinstance(url, str) else URL.create("sqlite+aiosqlite", database=str(url))
-        except ArgumentError:
-            raise StorageError("The database URL is not one; it looks like sqlite+aiosqlite:///FILE.") from None
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            _make_folder(Path(parsed.database).parent)
-        try:
-            engine = create_async_engine(parsed)
-        except (NoSuchModuleError, ModuleNotFoundError) as error:
-            raise StorageError(f"No driver for the database URL: {error}.") from None
-        except (InvalidRequestError, ValueError, TypeError) as error:
-            raise StorageError(f"The database URL cannot be used: {error}") from None
-        if parsed.get_backend_name() == "sqlite":
-            _prepare_sqlite(engine)
-        database = cls(engine)
-        try:
-            await database._migrate(parsed)
+            await database._migrate()
         except BaseException as error:
-            await engine.dispose()
+            await database.close()
             if isinstance(error, ValueError | TypeError):  # a driver that cannot read its part of the URL
                 raise StorageError(f"The database URL cannot be used: {error}.") from None
             raise
+        database._patience_s = PATIENCE_S  # it was there: if it goes away, it may come back
         return database
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        await self._backend.reader.dispose()
 
     async def __aenter__(self) -> Database:
         return self
@@ -77,61 +73,136 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection that sees one state of the database."""
-        with _said_to_a_person(self._engine.url):
-            async with self._engine.connect() as connection:
-                yield connection
+        with self._said_to_a_person():
+            async with AsyncExitStack() as stack:
+                yield await self._connect(stack, self._backend.reader)
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction, committed at the end of the block, or undone where it raises."""
-        with _said_to_a_person(self._engine.url):
-            async with self._writer.begin() as connection:
-                yield connection
+    async def write(self, scope: str | None = None) -> AsyncIterator[AsyncConnection]:
+        """A transaction, committed at the end of the block, or undone where it raises.
 
-    async def _migrate(self, url: URL) -> None:
+        None of the same scope runs beside it, and one without a scope runs alone: what it has read holds until
+        it ends. A scope is a word, such as the id of the conversation that is touched and no other.
+        """
+        async with self._write(self._backend.writer, scope) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _write(self, engine: AsyncEngine, scope: str | None) -> AsyncIterator[AsyncConnection]:
+        async def begin(connection: AsyncConnection) -> None:
+            await connection.begin()
+            await self._backend.lock(connection, scope)
+
+        with self._said_to_a_person():
+            async with AsyncExitStack() as stack:
+                connection = await self._connect(stack, engine, begin)
+                yield connection
+                await connection.commit()
+
+    async def _connect(
+        self,
+        stack: AsyncExitStack,
+        engine: AsyncEngine,
+        begin: Callable[[AsyncConnection], Awaitable[None]] | None = None,
+    ) -> AsyncConnection:
+        """Nothing has been done yet: where the database is away, it is asked again until it is back."""
+        give_up = time.monotonic() + self._patience_s
+        while True:
+            try:
+                connection = await stack.enter_async_context(engine.connect())
+                if begin is not None:
+                    await begin(connection)
+                return connection
+            except Exception as error:
+                await stack.aclose()
+                if time.monotonic() > give_up or not self._backend.is_away(_cause(error)):
+                    raise
+            await asyncio.sleep(RETRY_S)
+
+    async def _migrate(self) -> None:
         # Alembic takes half a second to import: only a database that needs it pays.
         known = {path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")}
         async with self.read() as connection:
             present = await connection.run_sync(_revision)
         if present == max(known):
             return
-        async with self.write() as connection:  # one process migrates, the others wait and find it done
+        async with self._write(
+            self._backend.migrator, None
+        ) as connection:  # one process migrates, the others wait and find it done
             present = await connection.run_sync(_revision)
             if present is not None and present not in known:
                 raise StorageError(
-                    f"The database {_shown(url)} was made by a newer version of chatbot; "
-                    "update chatbot, or set CHATBOT_HOME to another folder."
+                    f"The database {self._backend.shown} was made by a newer version of chatbot; "
+                    f"update chatbot, or {self._backend.elsewhere}."
                 )
+            if present is None:
+                await self._backend.check_new(connection)
             if present != max(known):
                 await connection.run_sync(_upgrade)
 
+    @contextmanager
+    def _said_to_a_person(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeoutError as error:
+            raise StorageError(f"The database {self._backend.shown} is busy; try again.") from error
+        except Exception as error:
+            if not isinstance(error, DBAPIError | OSError) and not isinstance(error, self._backend.errors):
+                raise
+            cause = _cause(error)
+            kind = ConnectionLostError if self._backend.is_away(cause) else StorageError
+            reason = self._backend.reason(cause) or f"failed: {cause}"
+            raise kind(f"The database {self._backend.shown} {reason}.") from error
 
-def _make_folder(folder: Path) -> None:
+
+async def insert_rows(connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert any number of rows; some hundred at once, so that no statement takes long."""
+    for begin in range(0, len(rows), _AT_ONCE):
+        await connection.execute(insert(table), rows[begin : begin + _AT_ONCE])
+
+
+def once_more_if_lost(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """For a transaction that may run twice without harm: it does where the database went away in its middle."""
+
+    @wraps(method)
+    async def run(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return await method(*arguments, **named)
+        except ConnectionLostError:
+            return await method(*arguments, **named)
+
+    return run
+
+
+def _backend(url: str | Path) -> Backend:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"Cannot make the folder {folder}: {error.strerror}.") from None
+        parsed = make_url(url) if isinstance(url, str) else URL.create("sqlite+aiosqlite", database=str(url))
+        if "@" in (parsed.host or ""):  # one of the password
+            raise ValueError
+    except (ArgumentError, ValueError):  # what it says may hold a part of the password
+        raise StorageError(
+            "The database URL is not one; it looks like postgresql://USER:PASSWORD@HOST/DATABASE "
+            "or sqlite+aiosqlite:///FILE, with what is odd in a password percent-encoded."
+        ) from None
+    try:
+        if parsed.drivername in ("postgresql", "postgresql+asyncpg", "postgres"):
+            return Postgres(parsed)
+        if parsed.drivername.startswith("sqlite"):
+            return Sqlite(parsed)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise StorageError(f"No driver for the database URL: {error}.") from None
+    except (InvalidRequestError, ValueError, TypeError) as error:
+        raise StorageError(f"The database URL cannot be used: {error}") from None
+    raise StorageError(
+        f"The database URL cannot be used: {parsed.drivername} is neither postgresql nor sqlite+aiosqlite."
+    )
 
 
-def _prepare_sqlite(engine: AsyncEngine) -> None:
-    @event.listens_for(engine.sync_engine, "connect")
-    def connected(connection: Any, record: Any) -> None:
-        # The driver must not begin transactions of its own: they would start as readers and fail to become
-        # writers when another process writes in between.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        cursor.execute("PRAGMA journal_mode")
-        if cursor.fetchone()[0] != "wal":
-            cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = NORMAL")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begun(connection: Connection) -> None:
-        write = connection.get_execution_options().get("chatbot_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+def _cause(error: BaseException) -> BaseException:
+    """What the driver raised, below what SQLAlchemy made of it."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
 
 
 def _revision(connection: Connection) -> str | None:
@@ -148,29 +219,3 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-
-
-def _shown(url: URL) -> str:
-    return url.database or "" if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
-
-
-_REASONS = (
-    (r"readonly|read-only", "cannot be written: it is read-only; change its permissions or set CHATBOT_HOME"),
-    (r"not a database|malformed|file is encrypted", "is damaged; move it away, or put a copy of yours back"),
-    (r"disk is full|no space", "cannot be written: the disk is full; make room and try again"),
-    (r"unable to open", "cannot be opened; check that its folder is there and yours to write"),
-    (r"disk i/o error", "cannot be read or written: the disk reports an error"),
-    (r"locked", "is locked by another program for too long; close that and try again"),
-)
-
-
-@contextmanager
-def _said_to_a_person(url: URL) -> Iterator[None]:
-    try:
-        yield
-    except (DBAPIError, sqlite3.Error, OSError) as error:
-        cause = getattr(error, "orig", None) or error
-        for pattern, reason in _REASONS:
-            if re.search(pattern, str(cause), re.IGNORECASE):
-                raise StorageError(f"The database {_shown(url)} {reason}.") from error
-        raise StorageError(f"The database {_shown(url)} failed: {cause}.") from error

@@ -7,3 +7,7 @@ class StorageError(Exception):
 
 class NotFoundError(StorageError):
     """Nothing stands under that name."""
+
+
+class ConnectionLostError(StorageError):
+    """The database went away in the middle of what was asked; it may be done or not."""

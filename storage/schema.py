@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -17,10 +16,13 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
+    literal_column,
 )
+
+from storage.columns import JSON, Text
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -41,10 +43,21 @@ RowNumber = BigInteger().with_variant(Integer, "sqlite")
 
 metadata = MetaData()
 
+people = Table(
+    "people",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("platform", String(32), nullable=False),
+    Column("external_id", String(128), nullable=False),  # what the platform calls the person
+    Column("name", Text, nullable=False),
+    UniqueConstraint("platform", "external_id"),
+)
+
 conversations = Table(
     "conversations",
     metadata,
     Column("id", String(32), primary_key=True),
+    Column("person_id", String(32), ForeignKey("people.id", ondelete="CASCADE")),
     Column("title", Text, nullable=False),
     Column("system", Text, nullable=False),
     Column("model", Text, nullable=False, server_default=""),  # empty: the one in use
@@ -52,6 +65,7 @@ conversations = Table(
     Column("created", UtcDateTime, nullable=False),
     Column("updated", UtcDateTime, nullable=False),
     Index("conversations_by_update", "updated", "id"),
+    Index("conversations_by_person", "person_id", "updated", "id"),
 )
 
 messages = Table(
@@ -69,10 +83,56 @@ messages = Table(
     Column("finish_reason", String(16)),
     Column("usage", JSON),
     Column("error", Text),
+    Column("pinned", Boolean, nullable=False, server_default=false()),  # is always sent, word for word
     Column("owner", Text),  # the process that writes this reply, while it does
     Column("heartbeat", UtcDateTime),
     Index("messages_by_conversation", "conversation_id", "seq"),
     Index("messages_by_status", "status"),
+    Index("messages_by_parent", "conversation_id", "parent_id", "seq"),
+    Index(
+        "messages_pinned",
+        "conversation_id",
+        "seq",
+        sqlite_where=literal_column("pinned"),
+        postgresql_where=literal_column("pinned"),
+    ),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("message_id", String(32), ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True),
+    Column("person_id", String(32), ForeignKey("people.id", ondelete="CASCADE"), primary_key=True),
+    Column("value", Integer, nullable=False),  # 1 or -1
+    Column("note", Text, nullable=False),
+    Column("created", UtcDateTime, nullable=False),
+    Column("updated", UtcDateTime, nullable=False),
+    Index("feedback_by_person", "person_id"),
+)
+
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("message_id", String(32), ForeignKey("messages.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("details", JSON, nullable=False),
+    Index("attachments_by_message", "message_id"),
+)
+
+summaries = Table(
+    "summaries",
+    metadata,
+    # The last message it covers: all before it on its branch are in it too.
+    Column("message_id", String(32), ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True),
+    Column("conversation_id", String(32), ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("created", UtcDateTime, nullable=False),
+    Index("summaries_by_conversation", "conversation_id"),
 )
 
 drafts = Table(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, datetime, timedelta, timezone
+from math import isnan
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 
 from storage.conversations import HEARTBEAT_LOST, Conversations, this_process
 from storage.database import Database
-from storage.errors import NotFoundError
+from storage.schema import conversations as table
 from storage.schema import messages
 
 
@@ -48,18 +49,9 @@ async def test_conversations_are_listed_by_the_last_word_said(conversations: Con
     second = await conversations.create("")
     await conversations.add_turn(first.id, "again")
     assert [c.id for c in await conversations.list()] == [first.id, second.id]
-    assert [c.id for c in await conversations.list(limit=1, offset=1)] == [second.id]
-
-
-async def test_deleting_takes_messages_and_draft_along(conversations: Conversations) -> None:
-    conversation = (await conversations.create("")).id
-    await conversations.add_turn(conversation, "secret")
-    await conversations.save_draft(conversation, "more")
-    await conversations.delete(conversation)
-    assert await conversations.messages(conversation) == []
-    assert await conversations.draft(conversation) == ""
-    with pytest.raises(NotFoundError):
-        await conversations.get(conversation)
+    [page] = await conversations.list(limit=1)
+    assert [c.id for c in await conversations.list(limit=1, after=page)] == [second.id]
+    assert await conversations.list(after=second) == []
 
 
 async def test_a_draft_is_kept_until_it_is_emptied(conversations: Conversations) -> None:
@@ -100,12 +92,76 @@ async def test_only_replies_whose_writer_is_gone_become_interrupted(
     assert [m.status for m in said if m.role == "assistant"] == [status for _, _, status in cases]
 
 
-async def test_two_connections_write_without_losing_a_word(home: Path) -> None:
-    url = f"sqlite+aiosqlite:///{home / 'chatbot.db'}"
-    async with await Database.open(url) as first, await Database.open(url) as second:
+async def test_two_connections_write_without_losing_a_word(database_url: str) -> None:
+    async with await Database.open(database_url) as first, await Database.open(database_url) as second:
         one, two = Conversations(first), Conversations(second)
         conversation = (await one.create("")).id
         for number in range(40):
             await (one if number % 2 else two).add_turn(conversation, str(number))
         path = await two.path((await one.get(conversation)).leaf_id)
         assert [m.text for m in path if m.role == "user"] == [str(number) for number in range(40)]
+
+
+async def test_turns_added_at_the_same_moment_all_join_one_branch(database_url: str) -> None:
+    async with await Database.open(database_url) as first, await Database.open(database_url) as second:
+        one, two = Conversations(first), Conversations(second)
+        conversation = (await one.create("")).id
+        await asyncio.gather(*((one, two)[n % 2].add_turn(conversation, str(n)) for n in range(20)))
+        path = await one.path((await two.get(conversation)).leaf_id)
+        assert {message.text for message in path if message.role == "user"} == {str(n) for n in range(20)}
+
+
+async def test_a_reader_sees_one_state_while_others_write(conversations: Conversations, database: Database) -> None:
+    conversation = (await conversations.create("")).id
+    count = select(func.count()).select_from(messages)
+    async with database.read() as connection:
+        before = (await connection.execute(count)).scalar()
+        await conversations.add_turn(conversation, "hello")
+        assert (await connection.execute(count)).scalar() == before == 0
+    assert len(await conversations.messages(conversation)) == 2
+
+
+async def test_what_a_block_wrote_is_undone_where_it_raises(conversations: Conversations, database: Database) -> None:
+    conversation = (await conversations.create("", title="before")).id
+    with pytest.raises(ZeroDivisionError):
+        async with database.write() as connection:
+            await connection.execute(update(table).values(title="after"))
+            raise ZeroDivisionError
+    assert (await conversations.get(conversation)).title == "before"
+
+
+async def test_a_character_that_cannot_be_kept_takes_no_other_along(conversations: Conversations) -> None:
+    conversation = (await conversations.create("S\0", title="T\0\ud800")).id
+    turn = await conversations.add_turn(conversation, "a\0b\udfffc\x01😀")
+    await conversations.end_reply(turn.reply.id, "\0", "failed", error="\ud83d", usage={"why": "\0\ud83d"})
+    await conversations.save_draft("new", "d\0")
+    said, reply = await conversations.messages(conversation)
+    stored = await conversations.get(conversation)
+    assert (stored.title, stored.system, said.text, reply.text) == ("T", "S", "abc\x01😀", "")
+    assert (reply.error, reply.usage) == ("", {"why": "\0\ud83d"})
+    assert await conversations.draft("new") == "d"
+
+
+async def test_a_number_that_json_cannot_say_takes_no_other_along(conversations: Conversations) -> None:
+    reply = (await conversations.add_turn((await conversations.create("")).id, "hi")).reply
+    await conversations.end_reply(reply.id, "", "complete", usage={"speed": float("nan"), "tokens": 3})
+    usage = (await conversations.path(reply.id))[-1].usage
+    assert usage is not None
+    assert usage["tokens"] == 3
+    assert usage["speed"] is None or isnan(usage["speed"])
+
+
+async def test_a_long_text_comes_back(conversations: Conversations) -> None:
+    text = "Wörter 世界 " * 30_000
+    turn = await conversations.add_turn((await conversations.create("")).id, text)
+    assert (await conversations.path(turn.said.id))[0].text == text
+
+
+async def test_moments_come_back_to_the_microsecond_whatever_zone_they_were_told_in(
+    conversations: Conversations, database: Database
+) -> None:
+    conversation = (await conversations.create("")).id
+    told = datetime(2024, 2, 29, 23, 59, 59, 123456, tzinfo=timezone(timedelta(hours=-7)))
+    async with database.write(conversation) as connection:
+        await connection.execute(update(table).values(updated=told))
+    assert (await conversations.get(conversation)).updated == told

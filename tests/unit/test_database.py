@@ -4,54 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import Connection
 
 from storage.conversations import Conversations
 from storage.database import Database
 from storage.errors import StorageError
-from storage.schema import metadata
 
 
 def url(path: Path) -> str:
     return f"sqlite+aiosqlite:///{path}"
 
 
-async def test_the_migrations_make_what_the_schema_says(database: Database) -> None:
-    def differences(connection: Connection) -> list[object]:
-        return list(compare_metadata(MigrationContext.configure(connection), metadata))
-
-    async with database.read() as connection:
-        assert await connection.run_sync(differences) == []
-
-
-async def test_the_database_is_in_wal_mode_with_foreign_keys(database: Database) -> None:
-    async with database.read() as connection:
+async def test_a_file_is_in_wal_mode_with_foreign_keys(tmp_path: Path) -> None:
+    async with await Database.open(url(tmp_path / "chatbot.db")) as database, database.read() as connection:
         for pragma, value in (("journal_mode", "wal"), ("foreign_keys", 1), ("busy_timeout", 15_000)):
             assert (await connection.exec_driver_sql(f"PRAGMA {pragma}")).scalar() == value
 
 
-async def test_several_may_open_a_new_database_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "folder" / "chatbot.db"
-    opened = await asyncio.gather(*(Database.open(url(path)) for _ in range(6)))
+async def test_several_may_open_a_new_database_at_once(new_url: str) -> None:
+    opened = await asyncio.gather(*(Database.open(new_url) for _ in range(6)))
     await Conversations(opened[0]).create("")
     assert len(await Conversations(opened[-1]).list()) == 1
     for database in opened:
         await database.close()
 
 
-async def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "chatbot.db"
-    await (await Database.open(url(path))).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(StorageError, match="newer version"):
-        await Database.open(url(path))
+async def test_several_processes_may_open_a_new_database_at_once(new_url: str) -> None:
+    code = (
+        "import asyncio, sys; from storage.database import Database\n"
+        "async def main(): await (await Database.open(sys.argv[1])).close()\n"
+        "asyncio.run(main())"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", code, new_url], stderr=subprocess.PIPE) for _ in range(3)]
+    assert [process.communicate()[1] for process in started] == [b""] * 3
+    assert [process.returncode for process in started] == [0] * 3
+
+
+async def test_a_database_of_a_newer_version_is_refused(database_url: str) -> None:
+    async with await Database.open(database_url) as database, database.write() as connection:
+        await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StorageError, match=r"newer version.*(CHATBOT_HOME|CHATBOT_DATABASE_URL)"):
+        await Database.open(database_url)
 
 
 @pytest.mark.parametrize("damage", [b"this was never a database, but long enough to be read as one" * 9, None])

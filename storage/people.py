@@ -1,0 +1,71 @@
+"""Whose conversations they are: people, by the platform they come from and what it calls them."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from sqlalchemy import Row, insert, select, update
+
+from storage.database import Database
+from storage.errors import NotFoundError
+from storage.schema import people
+
+LOCAL = "local"
+"""Id and platform of the person at this machine, who is there from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """`external_id` is what the platform calls the person; `name`, what the person is called."""
+
+    id: str
+    platform: str
+    external_id: str
+    name: str
+
+
+class People:
+    """Everyone who ever spoke with us."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get_or_add(self, platform: str, external_id: str, name: str = "") -> Person:
+        """The person whom `platform` calls `external_id`; a name that changed is kept."""
+        where = (people.c.platform == platform, people.c.external_id == external_id)
+        async with self._database.write() as connection:
+            row = (await connection.execute(select(people).where(*where))).one_or_none()
+            if row is None:
+                person = Person(secrets.token_hex(8), platform, external_id, name)
+                await connection.execute(insert(people).values(_fields(person)))
+                return person
+            if name and name != row.name:
+                await connection.execute(update(people).where(*where).values(name=name))
+                return Person(row.id, platform, external_id, name)
+            return _person(row)
+
+    async def get(self, person_id: str) -> Person:
+        """Raises NotFoundError where nobody has that id."""
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(people).where(people.c.id == person_id))).one_or_none()
+        if row is None:
+            raise NotFoundError(f"Nobody is known under the id '{person_id}'.")
+        return _person(row)
+
+    async def find(self, platform: str, external_id: str = "") -> Person:
+        """Raises NotFoundError where nobody is called that there."""
+        where = (people.c.platform == platform, people.c.external_id == external_id)
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(people).where(*where))).one_or_none()
+        if row is None:
+            raise NotFoundError(f"Nobody called '{external_id}' is known on {platform}.")
+        return _person(row)
+
+
+def _person(row: Row[tuple[str, str, str, str]]) -> Person:
+    return Person(row.id, row.platform, row.external_id, row.name)
+
+
+def _fields(person: Person) -> dict[str, str]:
+    return {name: getattr(person, name) for name in Person.__dataclass_fields__}

@@ -1,0 +1,84 @@
+"""SQLite: a file, its pragmas, and what its errors mean."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from storage.errors import StorageError
+
+BUSY_TIMEOUT_MS = 15_000
+
+_REASONS = (
+    (r"readonly|read-only", "cannot be written: it is read-only; change its permissions or set CHATBOT_HOME"),
+    (r"not a database|malformed|file is encrypted", "is damaged; move it away, or put a copy of yours back"),
+    (r"disk is full|no space", "cannot be written: the disk is full; make room and try again"),
+    (r"unable to open", "cannot be opened; check that its folder is there and yours to write"),
+    (r"disk i/o error", "cannot be read or written: the disk reports an error"),
+    (r"locked", "is locked by another program for too long; close that and try again"),
+)
+
+
+class Sqlite:
+    """A `Backend`. Any async driver of SQLite is taken; an encrypting one, say, is another URL."""
+
+    elsewhere = "set CHATBOT_HOME to another folder"
+    errors: tuple[type[Exception], ...] = (sqlite3.Error,)
+
+    def __init__(self, url: URL) -> None:
+        self.shown = url.database or ""
+        if url.database:
+            _make_folder(Path(url.database).parent)
+        self.reader = create_async_engine(url)
+        self.writer = self.migrator = self.reader.execution_options(chatbot_write=True)
+        _prepare(self.reader)
+
+    async def lock(self, connection: AsyncConnection, scope: str | None) -> None:
+        """BEGIN IMMEDIATE has locked the whole file."""
+
+    async def check_new(self, connection: AsyncConnection) -> None:
+        """Every SQLite file holds Unicode."""
+
+    def reason(self, error: BaseException) -> str | None:
+        for pattern, reason in _REASONS:
+            if re.search(pattern, str(error), re.IGNORECASE):
+                return reason
+        return None
+
+    def is_away(self, error: BaseException) -> bool:
+        return False  # SQLite waits by itself: busy_timeout
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"Cannot make the folder {folder}: {error.strerror}.") from None
+
+
+def _prepare(engine: AsyncEngine) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        # The driver must not begin transactions of its own: they would start as readers and fail to become
+        # writers when another process writes in between.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode")
+        if cursor.fetchone()[0] != "wal":
+            cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA secure_delete = ON")  # what is deleted or written over leaves no bytes in the file
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begun(connection: Connection) -> None:
+        write = connection.get_execution_options().get("chatbot_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
