@@ -50,7 +50,11 @@ class ScriptedResponder:
         prompt = await self.count_tokens(messages)
         if prompt >= self.context_length:
             raise ModelError(f"The prompt has {prompt} tokens; {self.name} takes {self.context_length}.")
-        tokens = _TOKEN.findall(self._script(messages))
+        said = ""
+        if messages[-1].role == "assistant":
+            *messages, cut = messages
+            said = cut.content
+        tokens = _TOKEN.findall(self._script(messages).removeprefix(said))
         room = min(options.max_tokens, self.context_length - prompt)
         started = time.perf_counter()
         for token in tokens[:room]:

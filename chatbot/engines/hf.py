@@ -43,6 +43,7 @@ class HfResponder:
         threads: int = 0,
         device: str = "",
         trust_remote_code: bool = False,
+        batching: bool | None = None,
         converted: Path | None = None,
         tell: Callable[[str], None] = lambda text: None,
     ) -> HfResponder:
@@ -55,6 +56,7 @@ class HfResponder:
             threads: of the CPU; 0 as torch chooses.
             device: `cuda`, `mps`, `cpu`, or empty for the best there is.
             trust_remote_code: run Python code that lies beside the weights.
+            batching: compute the replies under way in one pass, `slots` at once; None: on CUDA.
             tell: hears of what takes long.
 
         Raises:
@@ -72,6 +74,7 @@ class HfResponder:
                 "threads": threads,
                 "device": device,
                 "trust_remote_code": trust_remote_code,
+                "batching": batching,
                 "converted": str(converted),
             },
         )

@@ -20,6 +20,7 @@ from transformers.generation.logits_process import (
 )
 
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
+from chatbot.engines.hf_batching import Batching
 from chatbot.engines.prompt import PLAIN_STOP, PLAIN_TEMPLATE, build_prompt, without_system
 from chatbot.engines.stops import StopTexts
 from chatbot.errors import ModelError
@@ -96,6 +97,7 @@ class HfModel:
         threads: of the CPU; 0 as torch chooses.
         device: `cuda`, `mps`, `cpu`, or empty for the best there is.
         trust_remote_code: run Python code that lies beside the weights.
+        batching: compute the replies under way in one pass, `memories` at once; None: on CUDA.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -111,6 +113,7 @@ class HfModel:
         threads: int = 0,
         device: str = "",
         trust_remote_code: bool = False,
+        batching: bool | None = None,
     ) -> None:
         self.name = name
         self.context_length = context_length
@@ -124,7 +127,6 @@ class HfModel:
                 dtype=_dtype(self._device),
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
-                attn_implementation="sdpa",
             )
             self._model = model.to(self._device).eval()
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
@@ -141,6 +143,12 @@ class HfModel:
         self._ends = _end_tokens(self._model, tokenizer)
         self._limit = max(1, memories)
         self._memories: list[_Memory] = []
+        self._batching: Batching | None = None
+        wanted = self._device.type == "cuda" if batching is None else batching
+        if wanted and self._model.config._attn_implementation == "sdpa":  # with others, batches would change it
+            self._batching = Batching(
+                self._model, sorted(self._ends), context_length=context_length, slots=self._limit
+            )
         self._counted: tuple[tuple[ChatMessage, ...], list[int]] = ((), [])
 
     def prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
@@ -168,30 +176,43 @@ class HfModel:
         ids = self.prompt(messages)
         if len(ids) >= self.context_length:
             raise ModelError(f"The prompt has {len(ids)} tokens; {self.name} takes {self.context_length}.")
+        room = min(options.max_tokens, self.context_length - len(ids))
+        if self._batching is not None and self._batching.running and self._batching.can(options):
+            yield from self._compose(ids, 0, self._batching.tokens(ids, room, options), options)
+            return
         memory = self._remember(ids)
         memory.busy = True
         try:
-            yield from self._generate(memory, ids, options)
+            yield from self._compose(ids, len(memory.ids), self._tokens(memory, ids, room, options), options)
         finally:
             memory.busy = False
 
-    def _generate(self, memory: _Memory, ids: list[int], options: GenerationOptions) -> Iterator[str | Completion]:
-        cached = len(memory.ids)
+    def _tokens(self, memory: _Memory, ids: list[int], room: int, options: GenerationOptions) -> Iterator[int | None]:
+        """Up to `room` tokens after the prompt `ids`; None where others may take their turn."""
         while len(ids) - len(memory.ids) > PREFILL_CHUNK:
             self._read(memory, ids[len(memory.ids) : len(memory.ids) + PREFILL_CHUNK])
-            yield ""
+            yield None
         logits = self._read(memory, ids[len(memory.ids) :])
         choose = _Sampler(options, self._device)
+        for count in range(room):
+            token = choose(logits, memory.ids)
+            yield token
+            if count + 1 < room:
+                logits = self._read(memory, [token])
+
+    def _compose(
+        self, ids: list[int], cached: int, tokens: Iterator[int | None], options: GenerationOptions
+    ) -> Iterator[str | Completion]:
+        """The text of `tokens`, up to one that ends the reply or to a text that does."""
         stops = StopTexts([*options.stop, *([PLAIN_STOP] if self._plain else [])])
         stream = DecodeStream(skip_special_tokens=True)
-        room = min(options.max_tokens, self.context_length - len(ids))
-        count, reason, started = 0, "length", time.perf_counter()
+        count, reason, started = 0, "length", 0.0
         begun = not self._plain  # the reply to a transcript begins with the space after "Assistant:"
-        token = 0
-        while count < room:
-            if count:
-                logits = self._read(memory, [token])
-            token = choose(logits, memory.ids)
+        for token in tokens:
+            if token is None:
+                yield ""
+                continue
+            started = started or time.perf_counter()
             count += 1
             if token in self._ends:
                 reason = "stop"
@@ -204,6 +225,7 @@ class HfModel:
             if stops.found:
                 reason = "stop"
                 break
+        tokens.close()  # type: ignore[attr-defined]
         if rest := stops.rest():
             yield rest
         seconds = time.perf_counter() - started

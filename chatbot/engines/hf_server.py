@@ -70,6 +70,7 @@ def _load(parameters: dict[str, Any], send: Any) -> Any:
         threads=parameters["threads"],
         device=parameters["device"],
         trust_remote_code=parameters["trust_remote_code"],
+        batching=parameters["batching"],
     )
 
 

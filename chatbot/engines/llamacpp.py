@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import json
 import secrets
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from chatbot.child import Child
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
+from chatbot.engines.llamacpp_client import LlamaCppClient
 from chatbot.engines.prompt import PLAIN_STOP, PLAIN_TEMPLATE, Prompt, build_prompt, without_system
+from chatbot.engines.prompt_cache import WORTH_KEEPING, KeptPrompt, PromptCache, common_prefix
 from chatbot.errors import ModelError
 
+KEEPING_S = 2.0
+"""Closing takes no longer than this for the sake of the next start."""
 _CACHED_TEXTS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a slot of the server has read; `kept`: it came from the disk."""
+
+    tokens: list[int]
+    generation: str
+    kept: bool = False
 
 
 class LlamaCppResponder:
@@ -36,17 +50,29 @@ class LlamaCppResponder:
     """
 
     def __init__(
-        self, name: str, context_length: int, child: Child, address: str, key: str, *, stop: tuple[str, ...] = ()
+        self,
+        name: str,
+        context_length: int,
+        child: Child,
+        client: LlamaCppClient,
+        *,
+        slots: int,
+        prompts: PromptCache | None = None,
+        stop: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.context_length = context_length
         self._child = child
-        self._address = address
-        self._key = key
+        self.client = client
+        self._slots = slots
+        self._prompts = prompts
         self._stop = stop
+        self._replies = 0  # under way
         self._tokens: OrderedDict[tuple[str, bool, bool], list[int]] = OrderedDict()
         self._rendered: tuple[tuple[ChatMessage, ...], list[int]] = ((), [])
         self._reading_on: http.client.HTTPConnection | None = None
+        self._reader: threading.Thread | None = None
+        self._read: dict[int, _Read] = {}  # by slot of the server, the one used last at the end
         self._lock = threading.Lock()
 
     @classmethod
@@ -60,11 +86,13 @@ class LlamaCppResponder:
         threads: int = 0,
         chat_template: bool = True,
         speculate: bool = True,
+        prompts: PromptCache | None = None,
     ) -> LlamaCppResponder:
         """Start the server on the model at `path`; each of `slots` conversations has `context_length` tokens.
 
         A model without a `chat_template` of its own is given a plain transcript. With `speculate`, text that was
-        there before is guessed ahead and checked in one go: the reply is the same, sooner where it repeats.
+        there before is guessed ahead and checked in one go: the reply is the same, sooner where it repeats. What has
+        been read of long conversations is kept in `prompts` for the next start.
 
         Raises:
             ModelError: the file is missing, damaged or not a GGUF, or memory does not suffice.
@@ -82,7 +110,8 @@ class LlamaCppResponder:
                 "speculate": speculate,
                 "key": key,
             }
-            | ({} if chat_template else {"chat_template": PLAIN_TEMPLATE}),
+            | ({} if chat_template else {"chat_template": PLAIN_TEMPLATE})
+            | ({} if prompts is None else {"prompts": str(prompts.folder)}),
         )
         try:
             said = await child.receive()
@@ -95,8 +124,9 @@ class LlamaCppResponder:
                 f"{name} cannot be loaded: {path} is damaged, not a GGUF of a model that llama.cpp knows, or too "
                 "large for the free memory."
             )
-        address = urlsplit(str(said["address"])).netloc
-        return cls(name, context_length, child, address, key, stop=() if chat_template else (PLAIN_STOP,))
+        client = LlamaCppClient(name, urlsplit(str(said["address"])).netloc, key)
+        stop = () if chat_template else (PLAIN_STOP,)
+        return cls(name, context_length, child, client, slots=slots, prompts=prompts, stop=stop)
 
     @property
     def alive(self) -> bool:
@@ -112,6 +142,11 @@ class LlamaCppResponder:
         counted, prompt = self._rendered  # what was counted last is mostly what is sent next
         if counted != tuple(messages):
             prompt = await asyncio.to_thread(self._prompt, messages)
+        generation = ""
+        if self._prompts is not None:
+            generation = self._prompts.generation()
+            if not self._replies:  # the server would wait for them
+                await asyncio.to_thread(self._restore, self._prompts, prompt, generation)
         request = {
             "prompt": prompt,
             "max_tokens": options.max_tokens,
@@ -126,65 +161,67 @@ class LlamaCppResponder:
         }
         last: dict[str, Any] = {}
         said = ""
-        async with aclosing(self._stream("/v1/completions", request)) as chunks:
-            async for chunk in chunks:
-                last = chunk
-                if text := chunk["choices"][0]["text"]:
-                    said += text
-                    yield text
+        self._replies += 1
+        try:
+            async with aclosing(self.client.stream("/v1/completions", request)) as chunks:
+                async for chunk in chunks:
+                    last = chunk
+                    if text := chunk["choices"][0]["text"]:
+                        said += text
+                        yield text
+        finally:
+            self._replies -= 1
         if "usage" not in last:
             raise ModelError(f"{self.name} broke off in the middle of its reply.")
-        following = [*messages, ChatMessage("assistant", said), ChatMessage("user", "")]
-        threading.Thread(target=self._read_on, args=[following], name="llamacpp-read-on", daemon=True).start()
+        before = list(messages)
+        if before[-1].role == "assistant":
+            said = before.pop().content + said
+        following = [*before, ChatMessage("assistant", said), ChatMessage("user", "")]
+        self._reader = threading.Thread(
+            target=self._read_on, args=[following, generation], name="llamacpp-read-on", daemon=True
+        )
+        self._reader.start()
         yield _completion(last)
 
-    async def _stream(self, path: str, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The events of a streamed answer; closing it closes the connection, and the server stops within a token.
-
-        By hand over asyncio's streams: a client library, or a thread, costs a few percent of the decoding speed,
-        since the model computes on all cores.
-        """
-        body = json.dumps(request).encode()
-        headers = self._headers() | {"Host": self._address, "Content-Length": str(len(body)), "Connection": "close"}
-        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        try:
-            reader, writer = await asyncio.open_connection(*self._address.rsplit(":", 1))
-            try:
-                writer.write(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
-                status = (await reader.readline()).split(b" ", 2)[1:2]
-                while (await reader.readline()).strip():
-                    pass
-                if status != [b"200"]:
-                    raise ModelError(self._complaint(await reader.read()))
-                waiting = b""
-                while data := await reader.read(65536):
-                    *lines, waiting = (waiting + data).split(b"\n")  # those of the chunked encoding say nothing here
-                    for line in lines:
-                        field, _, said = line.partition(b": ")
-                        if field == b"error":
-                            raise ModelError(self._complaint(said))
-                        if field == b"data" and said.strip() == b"[DONE]":
-                            return
-                        if field == b"data":
-                            event = json.loads(said)
-                            if "error" in event:
-                                raise ModelError(self._complaint(said))
-                            yield event
-            finally:
-                writer.transport.abort()
-        except (OSError, EOFError, ValueError) as error:
-            raise ModelError(f"{self.name} stopped answering: {error or type(error).__name__}.") from None
-
-    def _read_on(self, messages: Sequence[ChatMessage]) -> None:
+    def _read_on(self, messages: Sequence[ChatMessage], generation: str) -> None:
         """Let the server read a prompt up to the content of its last message. Runs in a thread."""
-        with suppress(ModelError), self._asking() as connection:
+        with suppress(ModelError), self.client.connected() as connection:
             with self._lock:
                 prompt = self._render(connection, messages)
+            ids = prompt.ids[: prompt.last]
             self._reading_on = connection
-            self._ask(
-                connection, "/completion", {"prompt": prompt.ids[: prompt.last], "n_predict": 0, "cache_prompt": True}
-            )
+            request = {"prompt": ids, "n_predict": 0, "cache_prompt": True}
+            slot = self.client.ask(connection, "/completion", request)["id_slot"]
             self._reading_on = None
+            self._read.pop(slot, None)
+            self._read[slot] = _Read(ids, generation)
+
+    def _restore(self, prompts: PromptCache, prompt: Sequence[int], generation: str) -> None:
+        """Where much of a prompt was read before the last restart, fetch that. Runs in a thread."""
+        read = max((common_prefix(read.tokens, prompt) for read in self._read.values()), default=0)
+        if len(prompt) - read < WORTH_KEEPING:
+            return
+        kept, length = prompts.best(prompt)
+        if kept is None or length - read < WORTH_KEEPING:
+            return
+        slot = next((slot for slot in range(self._slots) if slot not in self._read), next(iter(self._read), 0))
+        try:
+            with self.client.connected() as connection:
+                self.client.ask(connection, f"/slots/{slot}?action=restore", {"filename": kept.file.name})
+            self._read[slot] = _Read(kept.tokens, generation, kept=True)
+        except ModelError:  # it is of no use, then
+            prompts.drop(kept.file)
+
+    def _keep(self, prompts: PromptCache) -> None:
+        """Keep what the server has read. Runs in a thread."""
+        if self._reader is not None and len(self._rendered[1]) >= WORTH_KEEPING:
+            self._reader.join()
+        for slot, read in list(self._read.items()):
+            if len(read.tokens) >= WORTH_KEEPING and not read.kept and read.generation == prompts.generation():
+                file = prompts.new_file()
+                with suppress(ModelError, OSError), self.client.connected() as connection:
+                    self.client.ask(connection, f"/slots/{slot}?action=save", {"filename": file.name})
+                    prompts.keep(KeptPrompt(file, read.tokens), read.generation)
 
     def _stop_reading_on(self) -> None:
         connection, self._reading_on = self._reading_on, None
@@ -192,29 +229,18 @@ class LlamaCppResponder:
             with suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
-    def _complaint(self, body: bytes) -> str:
-        try:
-            message = json.loads(body)
-            message = message.get("error", message)["message"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            message = body.decode(errors="replace")[:200]
-        return f"{self.name} refused: {message}."
-
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
-
     def _prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
         """Token ids of the prompt. Runs in a thread."""
         key = tuple(messages)
         with self._lock:
             if self._rendered[0] != key:
-                with self._asking() as connection:
+                with self.client.connected() as connection:
                     self._rendered = key, self._render(connection, messages).ids
             return self._rendered[1]
 
     def _render(self, connection: http.client.HTTPConnection, messages: Sequence[ChatMessage]) -> Prompt:
         def render(marked: list[dict[str, str]]) -> str:
-            prompt: str = self._ask(connection, "/apply-template", {"messages": marked})["prompt"]
+            prompt: str = self.client.ask(connection, "/apply-template", {"messages": marked})["prompt"]
             return prompt
 
         tokenize = partial(self._tokenize, connection)
@@ -231,31 +257,16 @@ class LlamaCppResponder:
             self._tokens.move_to_end(key)
             return self._tokens[key]
         request = {"content": text, "parse_special": control, "add_special": first}
-        ids: list[int] = self._ask(connection, "/tokenize", request)["tokens"]
+        ids: list[int] = self.client.ask(connection, "/tokenize", request)["tokens"]
         self._tokens[key] = ids
         if len(self._tokens) > _CACHED_TEXTS:
             self._tokens.popitem(last=False)
         return ids
 
-    def _ask(self, connection: http.client.HTTPConnection, path: str, body: dict[str, Any]) -> Any:
-        connection.request("POST", path, json.dumps(body), self._headers())
-        response = connection.getresponse()
-        answer = response.read()
-        if response.status != 200:
-            raise ModelError(self._complaint(answer))
-        return json.loads(answer)
-
-    @contextmanager
-    def _asking(self) -> Iterator[http.client.HTTPConnection]:
-        connection = http.client.HTTPConnection(self._address)  # a kept one would be closed by the server when idle
-        try:
-            yield connection
-        except (OSError, http.client.HTTPException) as error:
-            raise ModelError(f"{self.name} stopped answering: {error or type(error).__name__}.") from None
-        finally:
-            connection.close()
-
     async def close(self) -> None:
+        if self._prompts is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(self._keep, self._prompts), KEEPING_S)
         await self._child.close()
 
 
@@ -268,3 +279,8 @@ def _completion(chunk: dict[str, Any]) -> Completion:
         completion_tokens=usage["completion_tokens"],
         decode_tokens_per_s=timings.get("predicted_per_second", 0.0),
     )
+
+
+def prompt_format() -> str:
+    """Names the format of what llama.cpp writes of a prompt: that of its own version."""
+    return f"llamacpp-{version('xllamacpp')}"

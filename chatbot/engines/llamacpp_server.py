@@ -25,7 +25,7 @@ def main() -> None:
     settings.model.path = parameters["path"]
     settings.n_parallel = parameters["slots"]
     settings.n_ctx = parameters["context"] * parameters["slots"]  # llama.cpp shares it out over the slots
-    settings.cpuparams.n_threads = parameters["threads"] or len(_cores())
+    settings.cpuparams.n_threads = parameters["threads"] or cores()
     if "alias" in parameters:
         settings.model_alias = {parameters["alias"]}
     if "chat_template" in parameters:
@@ -38,6 +38,8 @@ def main() -> None:
         settings.speculative.ngram_map_k.size_m = 16
     settings.api_keys = [parameters["key"]]
     settings.cache_ram_mib = 1024
+    if "prompts" in parameters:
+        settings.slot_save_path = parameters["prompts"] + os.sep
     settings.fit_params = False  # it would shrink the context silently
     settings.verbosity = 0
     settings.ui = False
@@ -48,10 +50,11 @@ def main() -> None:
     os._exit(0)  # replies under way are not worth waiting for
 
 
-def _cores() -> set[int]:
+def cores() -> int:
+    """Those this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

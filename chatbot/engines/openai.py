@@ -136,13 +136,20 @@ class OpenAIResponder:
             "stream_options": {"include_usage": True},
         }
         official = urlsplit(self._url).hostname == OPENAI_HOST
+        extra: dict[str, Any] = {}
+        if messages[-1].role == "assistant":
+            if official:
+                raise ModelError(f"{self._url} cannot go on with a reply; /retry asks for another one.")
+            extra |= {"continue_final_message": True, "add_generation_prompt": False}  # others do it unasked
         request["max_completion_tokens" if official else "max_tokens"] = options.max_tokens
         if options.seed is not None:
             request["seed"] = options.seed
         if options.stop:
             request["stop"] = list(options.stop)
         if options.repeat_penalty != 1:
-            request["extra_body"] = {"repeat_penalty": options.repeat_penalty}
+            extra["repeat_penalty"] = options.repeat_penalty
+        if extra:
+            request["extra_body"] = extra
         reason: str | None = None
         usage: Any = None
         times: list[float] = []

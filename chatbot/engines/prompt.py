@@ -40,11 +40,14 @@ class Prompt:
 
 
 def build_prompt(messages: Sequence[ChatMessage], render: Render, tokenize: Tokenize) -> Prompt:
-    """The prompt that `messages` make.
+    """The prompt that `messages` make; where the last one is a reply, it stays open to be gone on with.
 
     Raises:
         Exception: what `render` raises for messages that the template refuses.
     """
+    if messages[-1].role == "assistant":
+        opened = build_prompt(messages[:-1], render, tokenize).ids
+        return Prompt(opened + tokenize(messages[-1].content, False, False), len(opened))
     marks = [f"\ue000{secrets.token_hex(8)}\ue001" for _ in messages]
     rest = template = render(
         [{"role": message.role, "content": mark} for message, mark in zip(messages, marks, strict=True)]

@@ -17,7 +17,8 @@ from chatbot.engines.hf import HfResponder
 from chatbot.engines.llamacpp import LlamaCppResponder
 from chatbot.engines.openai import OpenAIResponder
 from chatbot.errors import MessageError, ModelError
-from storage.conversations import Conversations
+from chatbot.settings import Settings
+from chatbot.store import open_store
 from tests.tiny_models import CHATML, Says, tiny_gguf, tiny_transformers
 
 ENGINES = ["fake", "llamacpp", "hf", "openai"]
@@ -101,16 +102,15 @@ async def test_a_reply_ends_where_a_tiny_context_is_full(engine: str, tmp_path: 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_a_prompt_beyond_a_tiny_context_is_refused(
-    engine: str, tmp_path: Path, conversations: Conversations
-) -> None:
+async def test_a_prompt_beyond_a_tiny_context_is_refused(engine: str, tmp_path: Path) -> None:
     async with opened(engine, "never stops", tmp_path) as responder:
         with pytest.raises(ModelError, match=str(CONTEXT)):
             await finish(responder, [ChatMessage("user", "b " * 200)], 5)
-        conversation = (await conversations.create("")).id
-        turn = await conversations.add_turn(conversation, "b " * 200)
-        with pytest.raises(MessageError, match="Send a shorter one"):
-            await build_context(conversations, turn.said.id, "", responder, 1024)
+        async with open_store(Settings.load()) as store:
+            conversation = (await store.conversations.create("")).id
+            turn = await store.conversations.add_turn(conversation, "b " * 200)
+            with pytest.raises(MessageError, match="Send a shorter one"):
+                await build_context(store, turn.said.id, "", responder, 1024)
 
 
 @pytest.mark.parametrize("engine", ["llamacpp", "hf"])

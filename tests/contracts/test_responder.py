@@ -145,3 +145,14 @@ async def test_a_reply_never_outgrows_the_context(responder: Responder) -> None:
     prompt = await responder.count_tokens(messages)
     _, completion = await collect(responder, messages, GenerationOptions(max_tokens=CONTEXT - prompt))
     assert prompt + completion.completion_tokens <= CONTEXT
+
+
+async def test_a_cut_reply_is_gone_on_with_as_if_it_had_never_been_cut(responder: Responder) -> None:
+    whole, _ = await collect(responder, QUESTION, GenerationOptions(max_tokens=24, temperature=0))
+    begun, cut = await collect(responder, QUESTION, GenerationOptions(max_tokens=12, temperature=0))
+    resumed = [*QUESTION, ChatMessage("assistant", "".join(begun))]
+    rest, completion = await collect(responder, resumed, GenerationOptions(max_tokens=12, temperature=0))
+    assert "".join(begun) + "".join(rest) == "".join(whole)
+    assert cut.prompt_tokens < completion.prompt_tokens
+    if not isinstance(responder, OpenAIResponder):
+        assert await responder.count_tokens(resumed) == completion.prompt_tokens
