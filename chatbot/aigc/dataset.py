@@ -1,0 +1,244 @@
+"""Folders of pictures: what is in them, and one array of them all, prepared once for a run.
+
+Read are, in this order: `metadata.jsonl` or `metadata.csv` with file_name and text, and style and concept where there
+are any (Hugging Face's imagefolder convention; text may be a list of captions); a .txt beside each picture, one
+caption a line; folders as classes (torchvision's ImageFolder); or pictures alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from chatbot.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+PICTURES = "pictures.npy"
+ITEMS = "items.json"
+_PARTIAL = "decoded.npy"
+
+_HELD_OUT = 25  # one concept of these many, and one drawing of these many, is kept for judging
+_ENOUGH = 500  # below this many pictures every one is needed for training
+_LARGEST = 100_000_000  # pixels; beyond, decoding alone takes gigabytes
+_STYLELESS = ""
+
+Tell = Callable[[str, float | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A picture. `texts`: captions, the name first; `concept`: what it shows, by which the splits are made;
+    `split`: `train`, `drawing` (unseen drawing of a seen concept) or `concept` (unseen concept)."""
+
+    file: str
+    texts: tuple[str, ...]
+    style: str
+    concept: str
+    split: str = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Prepared pictures: premultiplied uint8 (N, R, R, channels), read from the disk as they are needed."""
+
+    pictures: NDArray[np.uint8]
+    items: tuple[Item, ...]
+    fingerprint: str
+
+    @property
+    def styles(self) -> list[str]:
+        return sorted({item.style for item in self.items})
+
+    def split(self, name: str) -> list[int]:
+        """Numbers of the pictures of a split."""
+        return [number for number, item in enumerate(self.items) if item.split == name]
+
+
+def scan(folder: Path) -> list[Item]:
+    """What a folder holds, undecoded.
+
+    Raises:
+        UserError: there is no such folder, no picture in it, or its metadata cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder.")
+    for name, rows in (("metadata.jsonl", _json_rows), ("metadata.csv", _csv_rows)):
+        if (folder / name).is_file():
+            items = [_item(row, folder / name) for row in rows(folder / name)]
+            break
+    else:
+        items = [_plain(path, folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    if not items:
+        raise UserError(f"There are no pictures in {folder}; {', '.join(SUFFIXES)} are read.")
+    return _with_splits(items)
+
+
+def prepare(
+    folder: Path, out: Path, resolution: int, tell: Tell, complain: Callable[[str], None], *, most: int | None = None
+) -> Dataset:
+    """Decode every picture of `folder` to `resolution` into `out`; the bad ones are named and passed over.
+
+    Args:
+        most: only the first so many, for a look at what a run would cost.
+
+    Raises:
+        UserError: fewer than two pictures can be read.
+    """
+    items = scan(folder)[:most]
+    out.mkdir(parents=True, exist_ok=True)
+    kept: list[Item] = []
+    pictures = np.lib.format.open_memmap(
+        out / _PARTIAL, mode="w+", dtype=np.uint8, shape=(len(items), resolution, resolution, 4)
+    )
+    bad = 0
+    for number, item in enumerate(items):
+        if number % 100 == 0:
+            tell(f"Reading {len(items)} pictures", number / len(items))
+        try:
+            pictures[len(kept)] = decode(folder / item.file, resolution)
+        except (OSError, ValueError, SyntaxError) as error:
+            bad += 1
+            if bad <= 20:
+                complain(f"Passed over {item.file}: {_reason(error)}.")
+            continue
+        kept.append(item)
+    if bad > 20:
+        complain(f"Passed over {bad} pictures in all.")
+    if len(kept) < 2:
+        raise UserError(f"{folder} holds {len(kept)} readable picture{'s' * (len(kept) != 1)}; two are the least.")
+    channels = 4 if sum(int(pictures[n, ..., 3].min()) < 255 for n in range(len(kept))) > len(kept) // 100 else 3
+    final = np.ascontiguousarray(pictures[: len(kept), ..., :channels])
+    np.save(out / PICTURES, final)
+    del pictures
+    (out / _PARTIAL).unlink()
+    fingerprint = hashlib.sha256(final.tobytes() + json.dumps([asdict(item) for item in kept]).encode()).hexdigest()
+    content = {"fingerprint": fingerprint, "items": [asdict(item) for item in kept]}
+    (out / ITEMS).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return load(out)
+
+
+def load(out: Path) -> Dataset:
+    """What `prepare` left. Raises UserError where it is not there, or not whole."""
+    try:
+        content = json.loads((out / ITEMS).read_text(encoding="utf-8"))
+        pictures = np.load(out / PICTURES, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"The prepared pictures in {out} cannot be read ({error}); start the run anew.") from None
+    items = tuple(Item(**{**row, "texts": tuple(row["texts"])}) for row in content["items"])
+    return Dataset(pictures, items, content["fingerprint"])
+
+
+def decode(path: Path, resolution: int) -> NDArray[np.uint8]:
+    """A picture as premultiplied RGBA (R, R, 4): the first frame, upright, whole, padded to a square with
+    transparency where it has some, else its middle square.
+
+    Raises OSError, ValueError or SyntaxError (Pillow's) where it cannot be read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image: Image.Image = Image.open(path)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as warning:
+            raise ValueError("it has too many pixels") from warning
+    with image:
+        if image.format == "JPEG":
+            image.draft("RGB", (resolution * 2, resolution * 2))
+        if image.width * image.height > _LARGEST:
+            raise ValueError(f"it has too many pixels ({image.width} x {image.height})")
+        image.seek(0)
+        if image.mode.startswith("I;16") or image.mode == "I":
+            wide = np.asarray(image).astype(np.float64)
+            image = Image.fromarray((wide / (257 if wide.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
+        image = ImageOps.exif_transpose(image)
+        has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+        image = image.convert("RGBA")
+    if has_alpha:
+        side = max(image.size)
+        square = Image.new("RGBA", (side, side))
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        image = square.convert("RGBa").resize((resolution, resolution), Image.Resampling.LANCZOS)
+        return np.asarray(image)
+    side = min(image.size)
+    return np.asarray(ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS))
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        return "it is missing"
+    return "it is no picture that can be read" if "cannot identify" in text else text.rstrip(".")
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                raise UserError(f"Line {number} of {path} is no JSON.") from None
+            if not isinstance(row, dict):
+                raise UserError(f"Line {number} of {path} is no JSON object.")
+            yield row
+
+
+def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
+    yield from csv.DictReader(_read(path).splitlines())
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}.") from None
+
+
+def _item(row: dict[str, Any], path: Path) -> Item:
+    file, text = row.get("file_name"), row.get("text") or []
+    if not isinstance(file, str):
+        raise UserError(f"{path} has a row without file_name.")
+    texts = [text] if isinstance(text, str) else [each for each in text if isinstance(each, str) and each.strip()]
+    concept = row.get("concept") or (texts[0] if texts else "")
+    return Item(file, tuple(texts), str(row.get("style") or _STYLELESS), str(concept))
+
+
+def _plain(path: Path, folder: Path) -> Item:
+    file = path.relative_to(folder).as_posix()
+    beside = path.with_suffix(".txt")
+    if beside.is_file():
+        texts = [line.strip() for line in _read(beside).splitlines() if line.strip()]
+    else:
+        texts = [path.parent.name.replace("_", " ")] if path.parent != folder else []
+    return Item(file, tuple(texts), _STYLELESS, texts[0] if texts else "")
+
+
+def _with_splits(items: Sequence[Item]) -> list[Item]:
+    """Hold some out, the same ones every time. Concepts only where there are many, drawings only of concepts that
+    have others."""
+    drawings = Counter(item.concept for item in items)
+    if len(items) < _ENOUGH:
+        return list(items)
+    return [
+        Item(item.file, item.texts, item.style, item.concept, _split(item, drawings[item.concept], len(drawings)))
+        for item in items
+    ]
+
+
+def _split(item: Item, drawings: int, concepts: int) -> str:
+    if item.concept and concepts >= _ENOUGH and _chance(item.concept) % _HELD_OUT == 0:
+        return "concept"
+    return "drawing" if drawings > 1 and _chance(item.file) % _HELD_OUT == 0 else "train"
+
+
+def _chance(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -1,0 +1,309 @@
+"""Judging: how near a model's pictures are to real ones, and whether they show what was asked for.
+
+All features are those of a judge that is trained on real pictures only (`chatbot.aigc.judge`), and of Inception where
+its weights can be had; the arithmetic is torch-fidelity's and prdc's. Next to each distance stands its
+floor, the same distance between two halves of the real pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from chatbot.aigc import captions, dataset, judge
+from chatbot.aigc.imagine import Imagination
+from chatbot.aigc.pictures import grid, to_images
+from chatbot.aigc.text import TextEncoder
+from chatbot.errors import UserError
+from chatbot.settings import cache_folder
+
+Tell = Callable[[str, float | None], None]
+
+JUDGE_STEPS = 450
+CANDIDATES = 20
+_PROMPTS = Path(__file__).parent / "prompts.tsv"
+_MOST = 1_000
+_GALLERY = 100
+
+
+def prompts() -> list[tuple[str, str]]:
+    """The fifty prompts and the concept each means, in words that are in none of that concept's captions."""
+    return [(text, concept) for text, concept in _rows(_PROMPTS)]
+
+
+def evaluate(
+    folder: Path,
+    encoder: Path,
+    name: str,
+    data: Path | None,
+    sheet: Path | None,
+    tell: Tell,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Figures of the model in `folder`, against the pictures in `data`; `sheet` gets the prompts' pictures.
+
+    Raises:
+        UserError: no pictures are named, or they have no captions to be judged by.
+    """
+    if data is None:
+        raise UserError(
+            "Say which real pictures to judge by: --data DIR. Those of the default model are built by "
+            "`python -m chatbot.aigc.emoji DIR`."
+        )
+    imagination = Imagination(folder, encoder, name)
+    if imagination.model.conditioning != "text":
+        raise UserError(f"{name} was trained without captions, and what is judged here is whether it shows them.")
+    with tempfile.TemporaryDirectory() as scratch:
+        real = dataset.prepare(data.expanduser(), Path(scratch), judge.SIZE, tell, say)
+        reader = TextEncoder(encoder)
+        read = captions.read(real.items, "text", lambda: reader, tell)
+        measured = _Measured(imagination, real, read, reader, _judge(real, read, tell), tell)
+        figures = measured.all()
+        if sheet is not None:
+            sheet.parent.mkdir(parents=True, exist_ok=True)
+            measured.sheet.save(sheet)
+    return {"model": name, **figures}
+
+
+def _judge(real: dataset.Dataset, read: captions.Captions, tell: Tell) -> judge.Judge:
+    """The judge of these pictures, trained once and kept in the cache."""
+    recipe = Path(judge.__file__).read_bytes() + str(JUDGE_STEPS).encode()
+    mark = hashlib.sha256(real.fingerprint.encode() + recipe).hexdigest()[:16]
+    path = cache_folder() / "judges" / f"{mark}.safetensors"
+    if not path.exists():
+        judge.save(judge.train(real, read, JUDGE_STEPS, tell), path)
+    return judge.load(path)
+
+
+class _Measured:
+    """One model under one judge."""
+
+    def __init__(
+        self,
+        imagination: Imagination,
+        real: dataset.Dataset,
+        read: captions.Captions,
+        reader: TextEncoder,
+        judging: judge.Judge,
+        tell: Tell,
+    ) -> None:
+        self.imagination, self.model, self.real, self.read = imagination, imagination.model, real, read
+        self.reader, self.judge, self.tell = reader, judging, tell
+        self.sheet = Image.new("RGB", (1, 1))
+
+    @torch.inference_mode()
+    def all(self) -> dict[str, Any]:
+        train = _spread(self.real.split("train"), _MOST)
+        figures: dict[str, Any] = {"pictures": len(train)}
+        made = self._made(train)
+        real_features, made_features = self._features(self._images(train)), self._features(made)
+        figures |= _distances(real_features, made_features, "like (judge)")
+        figures |= self._inception(self._images(train), made)
+        figures |= _coverage(real_features, made_features)
+        figures |= self._copies(made_features)
+        for split, label in (("train", "seen"), ("drawing", "unseen drawing"), ("concept", "unseen concept")):
+            numbers = _spread(self.real.split(split), 300)
+            if len(numbers) >= 20:
+                figures |= self._retrieval(self._made(numbers), numbers, label)
+                figures |= self._retrieval(self._images(numbers), numbers, f"{label}, real")
+        figures |= self._diversity(train)
+        figures |= self._asked()
+        return figures
+
+    def _made(self, numbers: Sequence[int]) -> list[Image.Image]:
+        """One picture for the name and the style of each, with its number as the seed."""
+        made: list[Image.Image] = []
+        styles = self.model.styles
+        for start in range(0, len(numbers), 50):
+            self.tell("Making pictures", start / len(numbers))
+            part = list(numbers[start : start + 50])
+            vectors = torch.stack([self.model.understand(v).vector for v in self.read.name_vectors(part)])
+            wanted = [self.real.items[n].style for n in part]
+            known = [styles.index(style) if style in styles else len(styles) for style in wanted]
+            made += self.model.make(vectors, known, part)
+        return made
+
+    def _images(self, numbers: Sequence[int]) -> list[Image.Image]:
+        pictures = torch.from_numpy(self.real.pictures[list(numbers)].copy()).permute(0, 3, 1, 2)
+        return to_images(pictures.float() / 127.5 - 1)
+
+    def _features(self, images: Sequence[Image.Image]) -> NDArray[np.float64]:
+        parts = [self.judge.features(judge.as_seen(images[n : n + 200])) for n in range(0, len(images), 200)]
+        return torch.cat(parts).double().numpy()
+
+    def _looks(self, images: Sequence[Image.Image]) -> Tensor:
+        return torch.cat([self.judge(judge.as_seen(images[n : n + 200])) for n in range(0, len(images), 200)])
+
+    def _retrieval(self, images: Sequence[Image.Image], numbers: Sequence[int], label: str) -> dict[str, float]:
+        """R@1 and R@5: is the picture's caption the nearest of a hundred, of concepts of the same split?"""
+        split = self.real.items[numbers[0]].split
+        gallery = _first_of_concepts(self.real, self.real.split(split))
+        said = self.judge.embed_caption(self.read.name_vectors(list(gallery.values())))
+        names = list(gallery)
+        likeness = self._looks(images) @ said.T
+        hits = np.zeros(2)
+        for row, number in enumerate(numbers):
+            own = names.index(self.real.items[number].concept)
+            source = torch.Generator().manual_seed(number)
+            order = torch.randperm(len(names), generator=source).tolist()
+            rivals = [place for place in order if place != own][: _GALLERY - 1]
+            better = int((likeness[row, rivals] > likeness[row, own]).sum())
+            hits += (better < 1, better < 5)
+        hits /= len(numbers)
+        return {f"R@1 of {_GALLERY}, {label}": float(hits[0]), f"R@5 of {_GALLERY}, {label}": float(hits[1])}
+
+    def _copies(self, made: NDArray[np.float64]) -> dict[str, float]:
+        """How many lie nearer to a training picture than almost all (95 in 100) held-out drawings do."""
+        held_out = self.real.split("drawing")
+        if len(held_out) < 20:
+            return {}
+        train = self._features(self._images(self.real.split("train")))
+        apart = _nearest(self._features(self._images(held_out)), train)
+        limit = float(np.quantile(apart, 0.05))
+        return {
+            "nearest training picture, made (median)": float(np.median(_nearest(made, train))),
+            "nearest training picture, held out (median)": float(np.median(apart)),
+            "copy rate (held out: 0.05)": float((_nearest(made, train) < limit).mean()),
+        }
+
+    def _diversity(self, numbers: Sequence[int]) -> dict[str, float]:
+        """Mean distance in the judge's features between pictures of one caption and of two, any style."""
+        chosen = _spread(numbers, 60)
+        pairs = []
+        for n in chosen:
+            vector = self.model.understand(self.read.name_vectors([n])[0]).vector
+            seeds = list(range(n, n + 4))
+            made = self.model.make(vector.expand(4, -1), [self.model.style_of(seed) for seed in seeds], seeds)
+            pairs.append(self._features(made))
+        within = float(np.mean([_apart(one) for one in pairs]))
+        real = float(np.mean([_apart(group) for group in self._drawings(chosen)] or [0.0]))
+        between = _apart(np.stack([one[0] for one in pairs]))
+        return {
+            "diversity of a caption": within,
+            "diversity of a concept's real drawings": real,
+            "diversity of captions": between,
+        }
+
+    def _drawings(self, numbers: Sequence[int]) -> list[NDArray[np.float64]]:
+        groups = []
+        for n in numbers:
+            same = [m for m in self.real.split("train") if self.real.items[m].concept == self.real.items[n].concept]
+            if len(same) > 1:
+                groups.append(self._features(self._images(same)))
+        return groups
+
+    def _asked(self) -> dict[str, float]:
+        """The fifty prompts: does the judge find the right one of twenty concepts?"""
+        seen = _first_of_concepts(self.real, self.real.split("train"))
+        asked = [(text, concept) for text, concept in prompts() if concept in seen]
+        if not asked:
+            return {}
+        names = list(seen)
+        said = self.judge.embed_caption(self.read.name_vectors(list(seen.values())))
+        shown, hits = [], 0
+        total = 0
+        for row, (text, concept) in enumerate(asked):
+            plan = self.imagination.plan(text, 4, seed=1_000 + 10 * row)
+            made = self.model.make(plan.vector.expand(4, -1), plan.styles, plan.seeds)
+            shown += made[:1]
+            source = torch.Generator().manual_seed(row)
+            order = torch.randperm(len(names), generator=source).tolist()
+            own = names.index(concept)
+            choice = [own, *[place for place in order if place != own][: CANDIDATES - 1]]
+            likeness = self._looks(made) @ said[choice].T
+            hits += int(likeness[0].argmax() == 0)
+            total += int((likeness.argmax(1) == 0).sum())
+        self.sheet = grid(shown, 10, scale=1)
+        return {
+            f"prompts found among {CANDIDATES}": hits / len(asked),
+            f"prompts found among {CANDIDATES}, mean of 4 seeds": total / (4 * len(asked)),
+            "prompts": float(len(asked)),
+        }
+
+    def _inception(self, real: Sequence[Image.Image], made: Sequence[Image.Image]) -> dict[str, Any]:
+        try:
+            from torch_fidelity.utils import create_feature_extractor
+
+            with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+                warnings.simplefilter("ignore")
+                extractor = create_feature_extractor("inception-v3-compat", ["2048"], cuda=False, verbose=False)
+        except Exception:  # whatever the download fails with: there is another extractor
+            return {"Inception": "its weights cannot be fetched; the judge's features stand in"}
+        features = []
+        for images in (real, made):
+            batch = ((judge.as_seen(images) + 1) * 127.5).round().clamp(0, 255).byte()
+            features.append(torch.cat([extractor(part)[0] for part in torch.split(batch, 50)]).double().numpy())
+        return _distances(features[0], features[1], "(Inception)")
+
+
+def _distances(real: NDArray[np.float64], made: NDArray[np.float64], label: str) -> dict[str, float]:
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    def kid(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+        size = min(len(one), len(other), 500)
+        found = kid_features_to_metric(
+            torch.from_numpy(one), torch.from_numpy(other), kid_subset_size=size, kid_subsets=50, verbose=False
+        )
+        return float(found["kernel_inception_distance_mean"])
+
+    def fid(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+        statistics = [fid_features_to_statistics(torch.from_numpy(each)) for each in (one, other)]
+        found = fid_statistics_to_metric(*statistics, verbose=False)
+        return float(found["frechet_inception_distance"])
+
+    order = np.random.default_rng(0).permutation(len(real))
+    first, second = real[order[: len(real) // 2]], real[order[len(real) // 2 :]]
+    separator = "-" if label.startswith("like") else " "
+    return {
+        f"KID{separator}{label}": kid(real, made),
+        f"KID{separator}{label}, floor": kid(first, second),
+        f"FID{separator}{label}": fid(real, made),
+        f"FID{separator}{label}, floor of halves": fid(first, second),
+    }
+
+
+def _coverage(real: NDArray[np.float64], made: NDArray[np.float64]) -> dict[str, float]:
+    from prdc import compute_prdc
+
+    with redirect_stdout(io.StringIO()):  # it prints how many there are
+        found = compute_prdc(real_features=real, fake_features=made, nearest_k=5)
+    return {name: float(found[name]) for name in ("precision", "recall", "density", "coverage")}
+
+
+def _nearest(points: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[np.float64]:
+    return torch.cdist(torch.from_numpy(points), torch.from_numpy(among)).min(1).values.numpy()
+
+
+def _apart(points: NDArray[np.float64]) -> float:
+    return float(F.pdist(torch.from_numpy(points)).mean())
+
+
+def _spread(numbers: Sequence[int], most: int) -> list[int]:
+    """At most so many of them, from first to last alike."""
+    count = min(most, len(numbers))
+    return [numbers[n * len(numbers) // count] for n in range(count)]
+
+
+def _first_of_concepts(real: dataset.Dataset, numbers: Sequence[int]) -> dict[str, int]:
+    first: dict[str, int] = {}
+    for number in numbers:
+        first.setdefault(real.items[number].concept, number)
+    return first
+
+
+def _rows(path: Path) -> list[list[str]]:
+    return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line]

@@ -1,0 +1,255 @@
+"""The second stage: G against D, each with its assistant."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from chatbot.aigc import checkpoint, losses, parallel
+from chatbot.aigc.captions import Captions
+from chatbot.aigc.dataset import Dataset
+from chatbot.aigc.networks import Discriminator, FeatureDecoder, Generator, PictureEncoder, Shape
+from chatbot.aigc.options import Options
+from chatbot.aigc.pictures import as_batch, jolt, vary
+from chatbot.aigc.randomness import order_of, step_generator
+
+RECONSTRUCTION, DIVERGENCE, CONTRAST = 12.0, 0.5, 0.4
+"""Weights inside L_AG: L1 of the rebuilt, nats of the code, contrast of fakes."""
+
+MISMATCH = 0.5
+"""Weight of real pictures with captions of others, which D has to tell from those with their own."""
+
+PENALTY_EVERY = 4
+"""Steps between gradient penalties, the dearest part of a step (lazy regularisation, Karras et al. 2020)."""
+
+TURNED = 0.3
+"""Share of the pictures shown in a varied view: what codes are there to tell, where a caption tells the rest."""
+
+CAPTIONS_DROPPED, STYLES_DROPPED = 0.05, 0.1
+HALF_LIFE = 20_000  # pictures, of the moving average of G; shorter at the beginning
+
+
+class GanStage:
+    """min over G, A_G, max over D, A_D; one step draws all its chances from (seed, step, rank).
+
+    Args:
+        latents: (1 + views, N, depth, size, size) of the pictures, or None in the space of pixels.
+    """
+
+    name = "gan"
+
+    def __init__(
+        self,
+        options: Options,
+        shape: Shape,
+        dataset: Dataset,
+        captions: Captions,
+        latents: NDArray[np.float16] | None,
+        device: torch.device,
+    ) -> None:
+        self.options, self.shape, self.dataset, self.captions = options, shape, dataset, captions
+        self.latents, self.device = latents, device
+        self.rank, self.ranks = parallel.start()
+        self.train = [n for n, item in enumerate(dataset.items) if item.split == "train"]
+        styles = dataset.styles
+        self.styles = torch.tensor([styles.index(item.style) for item in dataset.items])
+        self.value = losses.VALUES[options.loss]
+        self.g = Generator(shape)
+        self._remember()
+        self.d = Discriminator(shape)
+        self.a_d = FeatureDecoder(shape, self.d.trunk)
+        self.a_g = PictureEncoder(shape)
+        for net in self.nets().values():
+            net.to(device).to(memory_format=torch.channels_last)
+            parallel.share(net.parameters())
+        self.ema = copy.deepcopy(self.g).requires_grad_(False)
+        self.rate, self.batch = options.rate, options.batch
+        self.gap = 0.0  # between the logits of reals and fakes, a moving average
+        self.d_side = [*self.d.parameters(), *self.a_d.parameters()]
+        self.g_side = [*self.g.parameters(), *self.a_g.parameters()]
+        self.optimizers = {
+            "d": torch.optim.Adam(self.d_side, lr=self.rate, betas=(0.0, 0.99), fused=True),
+            "g": torch.optim.Adam(self.g_side, lr=self.rate, betas=(0.5, 0.99), fused=True),
+        }
+
+    def _remember(self) -> None:
+        """Let G's memory begin with the latents of the drawings."""
+        if not self.shape.concepts:
+            return
+        names, keys = self.captions.known(self.train)
+        places = {self.captions.concept_names.index(name): place for place, name in enumerate(names)}
+        numbers = [n for n in self.train if int(self.captions.concepts[n]) in places]
+        if self.latents is None:
+            numbers = numbers[:4096]
+            drawings = as_batch(self.dataset.pictures, numbers, torch.device("cpu"))
+        else:
+            drawings = torch.from_numpy(np.asarray(self.latents[0][numbers])).float()
+        concepts = torch.tensor([places[int(self.captions.concepts[n])] for n in numbers])
+        self.g.remember(keys, drawings, concepts, self.styles[numbers])
+
+    def nets(self) -> dict[str, nn.Module]:
+        return {"g": self.g, "d": self.d, "a_d": self.a_d, "a_g": self.a_g}
+
+    def step(self, number: int, progress: float) -> dict[str, Tensor]:
+        """One step of D with A_D, then one of G with A_G; `progress` in 0..1 of the stage."""
+        generator = step_generator(self.options.seed, number, self.rank)
+        chosen = order_of(self.train, self.options.batch, number, self.options.seed)[self.rank :: self.ranks]
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = (
+                    self.rate * min(1.0, (number + 1) / 200) * _decay(progress) * (1 if name == "g" else 0.7)
+                )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            return self._step(chosen, generator, number)
+
+    def _step(self, chosen: list[int], generator: torch.Generator, number: int) -> dict[str, Tensor]:
+        n, half = len(chosen), len(chosen) // 2
+        assisted = self.options.lambda_g > 0
+        reals, views = self._pictures(chosen, generator)
+        text, style, other, same = self._conditions(chosen, generator)
+        codes = torch.randn(n, self.shape.code, generator=generator).to(self.device)
+        stats: dict[str, Tensor] = {}
+
+        # G's pictures: the first half from codes of real pictures, the second from N(0, I); D judges both alike
+        if assisted:
+            mean, log_variance, seen = self.a_g(views)
+            mean, log_variance, seen = mean.float(), log_variance.float(), seen.float()
+            noise = torch.randn(n, self.shape.code, generator=generator).to(self.device)
+            read = mean + noise * (log_variance / 2).exp()
+            fed = torch.cat([read, codes[half:]])
+            made = self.g(fed, torch.cat([text, text[half:]]), torch.cat([style, style[half:]])).float()
+            rebuilt, fakes = made[:n], torch.cat([made[:half], made[n:]])
+        else:
+            fakes = self.g(codes, text, style).float()
+
+        # D and A_D
+        real_in, fake_in = jolt(reals, fakes.detach(), generator)
+        penalised = self.value.penalised and number % PENALTY_EVERY == 0
+        real_in, fake_in = real_in.detach().requires_grad_(penalised), fake_in.detach().requires_grad_(penalised)
+        features = self.d.features(real_in)
+        real_logits = self.d.judge(features, text, style).float()
+        fake_logits = self.d(fake_in, text, style).float()
+        loss_d = self.value.discriminator(real_logits, fake_logits)
+        stats |= {"d": loss_d, "gap": (real_logits - fake_logits).mean()}
+        if self.shape.text:
+            wrong = self.d.judge(features, other, style).float()
+            differs = (~same.roll(1, 0).diagonal()).float()
+            loss_d = loss_d + MISMATCH * (F.softplus(wrong - real_logits) * differs).mean()
+        if penalised:
+            r1 = losses.gradient_penalty(real_logits, real_in)
+            r2 = losses.gradient_penalty(fake_logits, fake_in)
+            loss_d = loss_d + PENALTY_EVERY * self.options.gamma * (r1 + r2)
+            stats |= {"r1": r1, "r2": r2}
+        if self.options.lambda_d > 0:
+            error = losses.reconstruction_error(self.a_d(features).float(), real_in.detach())
+            loss_d = loss_d + self.options.lambda_d * error
+            stats |= {"a_d": error}
+        self._update("d", loss_d)
+
+        # G and A_G
+        _, fake_in = jolt(reals, fakes, generator)
+        fake_logits = _frozen(self.d, fake_in, text, style).float()
+        loss_g = self.value.generator(real_logits.detach(), fake_logits)
+        stats |= {"g": loss_g}
+        if assisted:
+            error = (rebuilt - reals).abs().mean()
+            nats = losses.nats_of_code(mean, log_variance)
+            assistance = RECONSTRUCTION * error
+            assistance = assistance + DIVERGENCE * losses.divergence(mean, log_variance, self.options.free_nats)
+            stats |= {"a_g": error, "nats": nats}
+            if self.shape.text:
+                said = self.a_g.embed_caption(text).float()
+                on_reals = losses.contrast(seen, said, same, self.a_g.temperature)
+                looks = _frozen(self.a_g, fakes)[2].float()
+                on_fakes = losses.contrast(looks, said.detach(), same, self.a_g.temperature.detach())
+                assistance = assistance + CONTRAST * (on_reals + on_fakes)
+                stats |= {"contrast": on_reals, "contrast_fakes": on_fakes}
+            loss_g = loss_g + self.options.lambda_g * assistance
+        self._update("g", loss_g)
+        self.gap = 0.99 * self.gap + 0.01 * float(stats["gap"].detach())
+        self._average((number + 1) * self.options.batch)
+        return {name: value.detach() for name, value in stats.items()}
+
+    def _pictures(self, chosen: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What D compares with and G should rebuild, some of it turned and moved, and the same with noise for A_G,
+        lest it hide pictures in codes."""
+        if self.latents is None:
+            drawn = as_batch(self.dataset.pictures, chosen, self.device)
+            turned = torch.rand(len(chosen), 1, 1, 1, generator=generator).to(self.device) < TURNED
+            drawn = torch.where(turned, vary(drawn, generator, flips=self.options.flips), drawn)
+            return drawn, drawn + 0.1 * torch.randn(drawn.shape, generator=generator).to(self.device)
+        view = torch.randint(1, len(self.latents), (len(chosen),), generator=generator)
+        view[torch.rand(len(chosen), generator=generator) > TURNED] = 0
+        drawn = torch.from_numpy(self.latents[view.numpy(), chosen]).to(self.device).float()
+        drawn = drawn.contiguous(memory_format=torch.channels_last)
+        return drawn, drawn + 0.1 * torch.randn(drawn.shape, generator=generator).to(self.device)
+
+    def _conditions(self, chosen: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Captions, styles, captions of others, and which pairs show the same concept."""
+        text = self.captions.draw(chosen, generator)
+        style = self.styles[chosen].clone()
+        chances = torch.rand(len(chosen), 2, generator=generator)
+        text[chances[:, 0] < CAPTIONS_DROPPED] = 0
+        style[chances[:, 1] < STYLES_DROPPED] = self.shape.styles
+        concepts = self.captions.concepts[chosen]
+        same = (concepts[:, None] == concepts[None]).to(self.device)
+        text = text.to(self.device)
+        return text, style.to(self.device), text.roll(1, 0), same
+
+    def _update(self, side: str, loss: Tensor) -> None:
+        optimizer = self.optimizers[side]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        parameters = self.d_side if side == "d" else self.g_side
+        parallel.average_gradients(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+
+    @torch.no_grad()
+    def _average(self, seen: int) -> None:
+        half_life = min(HALF_LIFE, 0.1 * seen)
+        kept = 0.5 ** (self.options.batch / max(half_life, 1e-8))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.g.parameters()), 1 - kept)
+
+    @torch.no_grad()
+    def sample(self, numbers: list[int], codes: Tensor) -> Tensor:
+        """What the averaged G makes for the names and styles of pictures, in its space (n, depth, size, size)."""
+        text = self.captions.name_vectors(numbers).to(self.device)
+        return self.ema(codes.to(self.device), text, self.styles[numbers].to(self.device))  # type: ignore[no-any-return]
+
+    def tensors(self) -> dict[str, Tensor]:
+        held = {
+            f"{name}/{key}": value for name, net in self.nets().items() for key, value in net.state_dict().items()
+        }
+        held |= {f"ema/{key}": value for key, value in self.ema.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            held |= checkpoint.optimizer_tensors(optimizer, f"optimizer/{name}")
+        return held
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, net in {**self.nets(), "ema": self.ema}.items():
+            prefix = f"{name}/"
+            net.load_state_dict({key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)})
+        for name, optimizer in self.optimizers.items():
+            checkpoint.restore_optimizer(optimizer, f"optimizer/{name}", tensors)
+
+
+def _decay(progress: float) -> float:
+    """Of the learning rate: level for the first half, then a cosine to a twentieth."""
+    late = max(0.0, progress - 0.5) * 2
+    return 0.05 + 0.95 * (1 + math.cos(math.pi * min(1.0, late))) / 2
+
+
+def _frozen(net: nn.Module, *inputs: Any) -> Any:
+    """The network's answer, through which gradients reach its inputs and not its weights."""
+    held = {name: value.detach() for name, value in (*net.named_parameters(), *net.named_buffers())}
+    return functional_call(net, held, inputs)

@@ -1,0 +1,115 @@
+"""From a prompt to pictures: reads it, says how it was understood where that is not plain, and makes PNGs."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from chatbot import __version__
+from chatbot.aigc import chinese
+from chatbot.aigc.model import UNKNOWN, PictureModel
+from chatbot.aigc.text import TextEncoder
+from chatbot.engines.base import Picture
+from chatbot.errors import ModelError
+
+_BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be made: the prompt's vector, a seed and a style number for each picture, and what to say before."""
+
+    prompt: str
+    vector: Tensor
+    seeds: tuple[int, ...]
+    styles: tuple[int, ...]
+    notices: tuple[str, ...]
+
+
+class Imagination:
+    """A model and its text encoder. Raises ModelError where either cannot be loaded."""
+
+    def __init__(self, model: Path, encoder: Path, name: str, *, threads: int = 0) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self.name = name
+        self.model = PictureModel(model)
+        self.styles = self.model.styles if any(self.model.styles) else []
+        try:
+            self._encoder = TextEncoder(encoder) if self.model.conditioning == "text" else None
+        except (OSError, ValueError) as error:
+            raise ModelError(f"The text encoder in {encoder} cannot be loaded ({error}).") from None
+
+    def warm_up(self) -> None:
+        """Make a picture for nobody: the first one takes several times as long as those after it."""
+        if self.model.conditioning != "classes":
+            list(self.pictures(self.plan("a picture", seed=0)))
+
+    def plan(self, prompt: str, count: int = 1, seed: int | None = None, style: str = "") -> Plan:
+        """Read a prompt. Raises ModelError for a style that the model does not know."""
+        if style and style not in self.styles:
+            known = f"it knows {', '.join(self.styles)}" if self.styles else "it has no styles"
+            raise ModelError(f"{self.name} does not know the style '{style}'; {known}.")
+        first = secrets.randbelow(2**31) if seed is None else seed
+        seeds = tuple(first + n for n in range(count))
+        styles = tuple(self.model.styles.index(style) if style else self.model.style_of(each) for each in seeds)
+        vector, notices = self._read(prompt)
+        return Plan(prompt, vector, seeds, styles, tuple(notices))
+
+    def pictures(self, plan: Plan) -> Iterator[Picture]:
+        """Make them, a few at a time."""
+        for start in range(0, len(plan.seeds), _BATCH):
+            seeds, styles = plan.seeds[start : start + _BATCH], plan.styles[start : start + _BATCH]
+            made = self.model.make(plan.vector.expand(len(seeds), -1), styles, seeds)
+            for image, seed, number in zip(made, seeds, styles, strict=True):
+                style = self.model.styles[number] if self.styles else ""
+                yield Picture(self._png(image, plan.prompt, seed, style), seed, style)
+
+    def _read(self, prompt: str) -> tuple[Tensor, list[str]]:
+        if self.model.conditioning == "none":
+            notices = [f"{self.name} was trained without captions; it does not read the prompt."] if prompt else []
+            return torch.zeros(0), notices
+        if self._encoder is None:
+            return self._class(prompt)
+        english = prompt
+        notices = []
+        if chinese.has_han(prompt):
+            found = chinese.to_english(prompt)
+            if found is None:
+                notices.append(f"{self.name} reads English, and Chinese only word by word; it knows no word of this.")
+            else:
+                english = found
+                notices.append(f"Read as: {english}")
+        understood = self.model.understand(self._encoder.embed([english])[0])
+        if understood.likeness < UNKNOWN and not notices:
+            notices.append(
+                f"{self.name} may not know what this is; the nearest it has seen is “{understood.nearest}”."
+            )
+        return understood.vector, notices
+
+    def _class(self, prompt: str) -> tuple[Tensor, list[str]]:
+        names = [name.lower() for name in self.model.concepts]
+        words = prompt.lower()
+        found = [number for number, name in enumerate(names) if name in words]
+        if not found:
+            some = ", ".join(self.model.concepts[:8])
+            raise ModelError(f"{self.name} knows classes only, and none of them is in the prompt: {some} …")
+        best = max(found, key=lambda number: len(names[number]))
+        return self.model.known[best], []
+
+    def _png(self, image: Image.Image, prompt: str, seed: int, style: str) -> bytes:
+        info = PngInfo()
+        for key, value in (("prompt", prompt), ("seed", str(seed)), ("style", style), ("version", self.name)):
+            info.add_itxt(key, value)
+        info.add_text("Software", f"chatbot {__version__}")
+        held = io.BytesIO()
+        image.save(held, "PNG", pnginfo=info)
+        return held.getvalue()

@@ -1,0 +1,147 @@
+"""A trained model as it ships: generator and decoder, and what it knows how to draw."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from chatbot.aigc.captions import Captions
+from chatbot.aigc.dataset import Dataset
+from chatbot.aigc.networks import Autoencoder, Decoder, Generator, Shape
+from chatbot.aigc.options import Options
+from chatbot.aigc.pictures import to_images
+from chatbot.errors import ModelError
+
+WEIGHTS, ABOUT = "model.safetensors", "model.json"
+
+_EIGHT_BITS = ("memory.keys", "memory.values")
+"""The largest tensors are kept in eight bits, with a scale for each column."""
+
+SNAP, PULL = 80.0, 2.0
+"""How sharply the nearest is chosen, and how far a prompt is drawn towards it."""
+
+UNKNOWN = 0.45
+"""Cosine to the nearest thing it knows, below which a prompt means nothing to the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """How a prompt was read: the vector G is given, the nearest thing the model knows, and how near (cosine)."""
+
+    vector: Tensor
+    nearest: str
+    likeness: float
+
+
+class PictureModel:
+    """Makes pictures of captions' vectors.
+
+    Raises:
+        ModelError: the folder holds no model, or a damaged one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+            tensors = load_file(folder / WEIGHTS)
+            self.shape = Shape(**about["shape"])
+            self.styles: list[str] = about["styles"]
+            self.concepts: list[str] = about["concepts"]
+            self.conditioning: str = about["conditioning"]
+            self._generator = Generator(self.shape).eval().requires_grad_(False)
+            weights = _part(tensors, "generator/")
+            weights |= {name: weights[name] * scale for name, scale in _part(tensors, "scale/").items()}
+            self._generator.load_state_dict(weights)
+            self._decoder: Decoder | None = None
+            if self.shape.space == "latent":
+                self._decoder = Decoder(self.shape).eval().requires_grad_(False)
+                self._decoder.load_state_dict(_part(tensors, "decoder/"))
+                self._mean, self._deviation = tensors["mean"].float(), tensors["deviation"].float()
+            memory = self._generator.memory
+            self.known = F.normalize(memory.keys, dim=1) if memory is not None else torch.zeros(0, 0)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise ModelError(f"The picture model in {folder} cannot be loaded ({error}).") from None
+
+    @torch.inference_mode()
+    def make(self, text: Tensor, styles: Sequence[int], seeds: Sequence[int]) -> list[Image.Image]:
+        """One picture for each row of `text` (n, text), its style number (`len(styles)`: any) and its seed."""
+        codes = torch.stack([torch.randn(self.shape.code, generator=_source(seed)) for seed in seeds])
+        return to_images(self.decode(self._generator(codes, text, torch.tensor(styles))))
+
+    def decode(self, made: Tensor) -> Tensor:
+        """What G makes, as pictures (N, C, R, R)."""
+        if self._decoder is None:
+            return made
+        return self._decoder(made * self._deviation + self._mean)  # type: ignore[no-any-return]
+
+    def understand(self, vector: Tensor) -> Understood:
+        """Read a prompt's vector (text,): said in other words than the captions', it lies far from all of them, and
+        is drawn towards the nearest, so that one thing is made and no blend of many."""
+        if not len(self.known):
+            return Understood(vector, "", 1.0)
+        likeness = self.known @ vector
+        best = int(likeness.argmax())
+        near = (SNAP * likeness).softmax(0) @ self.known
+        drawn = F.normalize(vector + PULL * F.normalize(near, dim=0), dim=0)
+        return Understood(drawn, self.concepts[best], float(likeness[best]))
+
+    def style_of(self, seed: int) -> int:
+        """The style that a seed draws where none is asked for."""
+        return int(torch.randint(len(self.styles), (1,), generator=_source(seed + 1)).item()) if self.styles else 0
+
+
+def export(
+    folder: Path,
+    shape: Shape,
+    tensors: Mapping[str, Tensor],
+    data: Dataset,
+    captions: Captions,
+    options: Options,
+    figures: dict[str, Any],
+) -> None:
+    """Write the model of a checkpoint: averaged G, decoder, and the mean caption of every concept it was shown."""
+    held: dict[str, Tensor] = {}
+    for name, value in _part(tensors, "ema/").items():
+        if name in _EIGHT_BITS:
+            scale = value.abs().amax(tuple(range(value.dim() - 1))).clamp(min=1e-12) / 127
+            held |= {f"generator/{name}": (value / scale).round().to(torch.int8), f"scale/{name}": scale}
+        else:
+            held[f"generator/{name}"] = value.half()
+    if shape.space == "latent":
+        autoencoder = Autoencoder(shape)
+        autoencoder.load_state_dict(_part(tensors, "autoencoder/"))
+        held |= {f"decoder/{name}": value.half() for name, value in autoencoder.decoder.state_dict().items()}
+        held |= {"mean": autoencoder.mean, "deviation": autoencoder.deviation}
+    names = captions.known(data.split("train"))[0] if shape.concepts else []
+    about = {
+        "shape": asdict(shape),
+        "styles": data.styles,
+        "conditioning": options.conditioning,
+        "concepts": names,
+        "data_fingerprint": data.fingerprint,
+        "options": {name: value for name, value in options.as_json().items() if name != "data"},
+        "figures": figures,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / (WEIGHTS + ".partial")
+    save_file({name: value.contiguous() for name, value in held.items()}, part)
+    part.replace(folder / WEIGHTS)
+    (folder / ABOUT).write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t.float() for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _source(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed & (2**63 - 1))

@@ -1,0 +1,104 @@
+"""What is looked at every twentieth of a stage: a grid, caption retrieval, and whether the training has collapsed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from chatbot.aigc.autoencoder import AutoencoderStage
+from chatbot.aigc.gan import GanStage
+from chatbot.aigc.journal import Journal
+from chatbot.aigc.networks import Autoencoder
+from chatbot.aigc.pictures import as_batch, grid, to_images
+
+_SHOWN = 24
+_LOOKED_UP = 256
+_WARM = 30_000  # pictures before a missing difference is a collapse
+_SATURATED = 30.0  # logits between real and fake, as no penalised D has them
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`score`: higher is better; `broken`: why the training cannot go on like this, or empty."""
+
+    score: float
+    figures: dict[str, float] = field(default_factory=dict)
+    broken: str = ""
+
+
+@torch.no_grad()
+def take(
+    stage: AutoencoderStage | GanStage, autoencoder: Autoencoder | None, run: Path, step: int, journal: Journal
+) -> Snapshot:
+    """Look at a stage as it stands; its grid goes to run/grids."""
+    items = len(stage.train)
+    numbers = [stage.train[n * items // _SHOWN] for n in range(min(_SHOWN, items))]
+    reals = as_batch(stage.dataset.pictures, numbers, stage.device)
+    place = run / "grids" / f"{stage.name}-{step:07d}.png"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(stage, AutoencoderStage):
+        rebuilt = stage.net.decoder(stage.net.encoder(reals)).float()
+        error = float((rebuilt - reals).abs().mean() / 2)
+        rows = [reals, rebuilt]
+        snapshot = Snapshot(-error, {"picture_error": error})
+    else:
+        codes = _codes(stage, 2 * len(numbers))
+        made = [stage.sample(numbers, part).float() for part in codes.chunk(2)]
+        rows = [reals]
+        if autoencoder is not None:
+            rows.append(autoencoder.decode(autoencoder.encode(reals)))
+            made = [autoencoder.decode(each) for each in made]
+        rows += made
+        snapshot = _look(stage, step)
+    images = [image for row in rows for image in to_images(row)]
+    sheet = grid(images, len(numbers))
+    sheet.save(place)
+    journal.snapshot(stage.name, step, snapshot.figures, sheet)
+    return snapshot
+
+
+def _look(stage: GanStage, step: int) -> Snapshot:
+    """Caption retrieval (R@1 by A_G's contrast), how far pictures at codes of chance are from the real ones, and
+    how much they differ between captions and between codes, in deviations of the real ones."""
+    count = min(_LOOKED_UP, len(stage.train))
+    numbers = [stage.train[n * len(stage.train) // count] for n in range(count)]
+    codes = _codes(stage, 2 * count)
+    made = torch.cat([stage.sample(numbers, part).float() for part in codes.chunk(2)])
+    first, second = made.chunk(2)
+    reals, _ = stage._pictures(numbers, torch.Generator().manual_seed(0))
+    spread = float(reals.std(0).mean()) or 1.0
+    figures = {
+        "prior_error": float((first - reals).abs().mean()),
+        "between_captions": float(first.std(0).mean()) / spread,
+        "between_codes": float((first - second).abs().mean()) / spread,
+    }
+    score = -figures["prior_error"]
+    if stage.shape.text:
+        score = figures["retrieval"] = _retrieval(stage, first, numbers)
+    broken = ""
+    if not all(value == value for value in figures.values()):
+        broken = "The pictures are no numbers any more"
+    elif step * stage.batch > _WARM:
+        gap = stage.gap
+        if stage.shape.text and figures["between_captions"] < 0.05:
+            broken = "All captions give the same picture"
+        elif figures["between_codes"] < 1e-4:
+            broken = "One caption gives the same picture every time"
+        elif gap > _SATURATED:
+            broken = "D tells every picture of G from the real ones (it is saturated)"
+    return Snapshot(score, figures, broken)
+
+
+def _retrieval(stage: GanStage, made: Tensor, numbers: list[int]) -> float:
+    looks = stage.a_g(made)[2].float()
+    said = stage.a_g.embed_caption(stage.captions.name_vectors(numbers).to(stage.device)).float()
+    concepts = stage.captions.concepts[numbers].to(stage.device)
+    found = (looks @ said.T).argmax(1)
+    return float((concepts[found] == concepts).float().mean())
+
+
+def _codes(stage: GanStage, count: int) -> Tensor:
+    return torch.randn(count, stage.shape.code, generator=torch.Generator().manual_seed(4_321))

@@ -1,0 +1,372 @@
+"""A run: pictures and captions are prepared, the autoencoder is trained, then the GAN; stopped and resumed at will.
+
+A run's folder holds run.json (options and plan), data/ (prepared once), checkpoints/, best/, grids/, stats.jsonl,
+tensorboard/, and at the end model/ and report.html.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from chatbot import __version__
+from chatbot.aigc import captions as captions_of
+from chatbot.aigc import checkpoint, dataset, model, parallel
+from chatbot.aigc.autoencoder import AutoencoderStage, encode_all, save_latents
+from chatbot.aigc.captions import Captions
+from chatbot.aigc.dataset import Dataset
+from chatbot.aigc.gan import GanStage
+from chatbot.aigc.journal import Journal
+from chatbot.aigc.networks import Autoencoder, Shape
+from chatbot.aigc.options import Options, network_shape
+from chatbot.aigc.snapshot import Snapshot, take
+from chatbot.aigc.text import LENGTH, TextEncoder
+from chatbot.errors import UserError
+
+Tell = Callable[[str, float | None], None]
+
+AUTOENCODER_SHARE = 0.25
+"""Of the minutes; of the GAN's pictures where a run is measured in kimg."""
+
+_RESERVE = 0.04  # of the minutes, for the last figures and the report
+_FIRST_CHECKPOINT, _CHECKPOINT = 20.0, 50.0  # seconds
+_CALIBRATION = 8.0  # seconds
+_SNAPSHOTS = 20  # in each stage
+_MOST_ROLLBACKS = 3
+_RUN = "run.json"
+
+
+class Stopped(UserError):
+    """The run was asked to stop, and everything is saved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished run gives: the folder of its model, and its figures."""
+
+    model: Path
+    figures: dict[str, Any]
+    fingerprint: str
+
+
+class Training:
+    """One run in a folder of its own.
+
+    Args:
+        run: its folder.
+        options: of a new run; None goes on with the one that is there.
+        encoder: loads the text encoder, where captions have to be read.
+        stopping: asked between steps.
+        tell: told what is being done and how far it is; complain: what is wrong with the data or the training.
+
+    Raises:
+        UserError: nothing to resume, a run that stands there already, data that cannot be used.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        options: Options | None,
+        *,
+        encoder: Callable[[], TextEncoder],
+        stopping: Callable[[], bool],
+        tell: Tell,
+        complain: Callable[[str], None],
+    ) -> None:
+        self.run = run
+        self.rank, self.ranks = parallel.start()
+        self.tell: Tell = tell if self.rank == 0 else _silent
+        self.complain = complain if self.rank == 0 else _mute
+        self.encoder, self.stopping = encoder, stopping
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.plan: dict[str, int] = {}
+        self.spent = 0.0  # seconds of earlier sittings
+        self.started = time.monotonic()
+        if options is None:
+            options = self._read()
+        elif (run / _RUN).exists():
+            raise UserError(f"There is a run in {run} already; go on with it by --resume, or name another --out.")
+        self.options = options
+        if options.batch % self.ranks:
+            raise UserError(f"The batch of {options.batch} cannot be shared by {self.ranks} processes.")
+
+    def go(self) -> Outcome:
+        """Train to the end. Raises Stopped where it was asked to stop, UserError where it cannot go on."""
+        data = self._data()
+        captions = self._captions(data)
+        shape = network_shape(
+            self.options,
+            data.pictures.shape[3],
+            max(1, len(data.styles)),
+            captions.vectors.shape[1],
+            min(captions_of.MOST_KNOWN, len({int(captions.concepts[n]) for n in data.split("train")})),
+        )
+        journal = Journal(self.run, active=self.rank == 0)
+        number = self._newest()
+        tensors, state = checkpoint.load(self._checkpoints / f"{number:08d}") if number is not None else ({}, {})
+        self.spent = float(state.get("seconds", 0.0))
+        self.started = time.monotonic()
+        if state:
+            journal.rewind(state["stage"], state["step"])
+        torch.manual_seed(self.options.seed)
+        autoencoder: Autoencoder | None = None
+        if self.options.space == "latent":
+            first = AutoencoderStage(self.options, shape, data, self.device)
+            if state:
+                first.restore(tensors)
+            if state.get("stage", first.name) == first.name:
+                self._stage(first, journal, tensors, state, {})
+                first.measure()
+                self._save(GAN, 0, {**first.tensors()}, {})
+                tensors, state = {}, {}
+            autoencoder = first.net.eval().requires_grad_(False)
+        latents = self._latents(autoencoder, data) if autoencoder is not None else None
+        second = GanStage(self.options, shape, data, captions, latents, self.device)
+        if state.get("stage") == GAN and state.get("step", 0):
+            second.restore(tensors)
+        else:
+            state = {}
+        beside = (
+            {f"autoencoder/{name}": value for name, value in autoencoder.state_dict().items()} if autoencoder else {}
+        )
+        self._stage(second, journal, tensors, state, beside, autoencoder)
+        return self._finish(shape, data, captions, journal)
+
+    # the parts of a run
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.run / "checkpoints"
+
+    def _newest(self) -> int | None:
+        found = checkpoint.numbers(self._checkpoints)
+        newest = parallel.agree(found[-1] if found else -1)
+        return None if newest < 0 else int(newest)
+
+    def _read(self) -> Options:
+        try:
+            held = json.loads((self.run / _RUN).read_text(encoding="utf-8"))
+            self.plan = held["plan"]
+            return Options(**held["options"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"There is no run to resume in {self.run}.") from None
+
+    def _write(self) -> None:
+        if self.rank:
+            return
+        held = {"options": self.options.as_json(), "plan": self.plan, "code_version": __version__}
+        self.run.mkdir(parents=True, exist_ok=True)
+        part = self.run / (_RUN + ".partial")
+        part.write_text(json.dumps(held, indent=1), encoding="utf-8")
+        os.replace(part, self.run / _RUN)
+
+    def _data(self) -> Dataset:
+        folder = self.run / "data"
+        if not (folder / dataset.ITEMS).exists() and self.rank == 0:
+            dataset.prepare(Path(self.options.data), folder, self.options.resolution, self.tell, self.complain)
+        parallel.wait()
+        self._write()
+        return dataset.load(folder)
+
+    def _captions(self, data: Dataset) -> Captions:
+        path = self.run / "data" / "captions.safetensors"
+        if self.options.conditioning != "text":
+            return captions_of.read(data.items, self.options.conditioning, self.encoder, self.tell)
+        if not path.exists() and self.rank == 0:
+            read = captions_of.read(data.items, "text", self.encoder, self.tell)
+            part = path.with_suffix(".partial")
+            save_file({"vectors": read.vectors}, part)
+            part.replace(path)
+        parallel.wait()
+        vectors = load_file(path)["vectors"]
+        return captions_of.read(data.items, "text", lambda: _Known(vectors), _silent)
+
+    def _latents(self, autoencoder: Autoencoder, data: Dataset) -> Any:
+        import numpy as np
+
+        path = self.run / "data" / "latents.npy"
+        if not path.exists() and self.rank == 0:
+            save_latents(encode_all(autoencoder, data, self.options, self.device, self.tell), path)
+        parallel.wait()
+        return np.load(path)
+
+    def _stage(
+        self,
+        stage: AutoencoderStage | GanStage,
+        journal: Journal,
+        tensors: dict[str, Tensor],
+        state: dict[str, Any],
+        beside: dict[str, Tensor],
+        autoencoder: Autoencoder | None = None,
+    ) -> None:
+        """Run a stage to its planned end, from the step of `state`."""
+        batch, step = stage.batch, int(state.get("step", 0))
+        rollbacks, best = int(state.get("rollbacks", 0)), float(state.get("best", -math.inf))
+        options = stage.options
+        saved = time.monotonic() - (_CHECKPOINT - _FIRST_CHECKPOINT)
+        began, begun_at = time.monotonic(), step
+        last: Snapshot | None = None
+        if rollbacks:
+            self._soften(stage, options, rollbacks)
+        while (total := self._planned(stage, step - begun_at, time.monotonic() - began)) is None or step < total:
+            stats = stage.step(step, 0.0 if total is None else step / total)
+            step += 1
+            held = {"rollbacks": rollbacks, "best": best}
+            broken = ""
+            due = time.monotonic() - saved > _CHECKPOINT
+            if self.ranks > 1:  # all must save and look at the same steps
+                due = step % 10 == 0 and bool(parallel.agree(float(due)))
+            if step % 20 == 0 or step == total or due:
+                numbers = {name: float(value) for name, value in stats.items()}
+                if parallel.any_of(not all(math.isfinite(value) for value in numbers.values())):
+                    broken = "The losses are no numbers any more"
+                elif step % 20 == 0 or step == total:
+                    pace = (step - begun_at) * batch / (time.monotonic() - began)
+                    journal.step(stage.name, step, batch, pace, numbers)
+                    self._show(stage, step, total, pace, numbers, last)
+            if total is not None and not broken and (step % max(1, total // _SNAPSHOTS) == 0 or step == total):
+                last = take(stage, autoencoder, self.run, step, journal) if self.rank == 0 else None
+                broken = last.broken if last is not None else ""
+                if parallel.agree(float(bool(broken))) and not broken:
+                    broken = "The first process saw the training fail"
+                if last is not None and not broken and isinstance(stage, GanStage) and last.score >= best:
+                    best = held["best"] = last.score
+                    checkpoint.write(self.run / "best", stage.tensors() | beside, {"step": step, **last.figures})
+            if broken:
+                rollbacks += 1
+                step, began = self._roll_back(stage, broken, rollbacks), time.monotonic()
+                begun_at = step
+                journal.rewind(stage.name, step)
+                self._soften(stage, options, rollbacks)
+                continue
+            stopping = parallel.any_of(self.stopping()) if step % 10 == 0 or self.ranks == 1 else False
+            if stopping or due:
+                self._save(stage.name, step, stage.tensors() | beside, held)
+                saved = time.monotonic()
+            if stopping:
+                raise Stopped(f"Stopped and saved; go on with `chatbot train aigc --out {self.run} --resume`.")
+        self._save(stage.name, step, stage.tensors() | beside, {"rollbacks": rollbacks, "best": best})
+
+    def _planned(self, stage: AutoencoderStage | GanStage, steps: int, seconds: float) -> int | None:
+        """How many steps the stage takes; None while it is being calibrated. Stored once it is known."""
+        if stage.name not in self.plan:
+            options = self.options
+            share = 1.0 if stage.name == GAN else AUTOENCODER_SHARE
+            if options.kimg is not None:
+                pictures = options.kimg * 1000 * share
+            else:
+                assert options.minutes is not None
+                seconds = parallel.agree(seconds)
+                if seconds < min(_CALIBRATION, options.minutes * 60 * 0.05) or steps < 3:
+                    return None
+                spent = self.spent + time.monotonic() - self.started
+                left = options.minutes * 60 * (1 - _RESERVE) - spent
+                pictures = (max(left * share, 1.0) / seconds + 1) * steps * stage.batch
+            self.plan[stage.name] = max(1, int(parallel.agree(math.ceil(pictures / stage.batch))))
+            self._write()
+        return self.plan[stage.name]
+
+    def _save(self, stage: str, step: int, tensors: dict[str, Tensor], held: dict[str, Any]) -> None:
+        if self.rank:
+            return
+        seconds = self.spent + time.monotonic() - self.started
+        state = {"stage": stage, "step": step, "seconds": seconds, **held}
+        checkpoint.save(self._checkpoints, self._offset(stage) + step, tensors, state)
+
+    def _offset(self, stage: str) -> int:
+        """Checkpoints are numbered through both stages."""
+        return 0 if stage != GAN or self.options.space != "latent" else self.plan.get("autoencoder", 0) + 1
+
+    def _roll_back(self, stage: AutoencoderStage | GanStage, reason: str, rollbacks: int) -> int:
+        if rollbacks > _MOST_ROLLBACKS:
+            raise UserError(
+                f"{reason}, and again after {_MOST_ROLLBACKS} rollbacks. Try a lower --rate, or a higher --gamma; "
+                f"the best so far is in {self.run / 'best'}."
+            )
+        best = self.run / "best"
+        if isinstance(stage, GanStage) and best.exists():  # a collapse may be in the newest checkpoint already
+            tensors, state = checkpoint.load(best)
+        else:
+            number = self._newest()
+            tensors, state = checkpoint.load(self._checkpoints / f"{number:08d}") if number is not None else ({}, {})
+            if state.get("stage") != stage.name or not state["step"]:
+                raise UserError(f"{reason}, before anything was saved. Try a lower --rate.")
+        stage.restore(tensors)
+        if self.rank == 0:
+            checkpoint.drop_after(self._checkpoints, self._offset(stage.name) + int(state["step"]))
+        self.complain(f"{reason}: back to step {state['step']}, with half the learning rate.")
+        return int(state["step"])
+
+    @staticmethod
+    def _soften(stage: AutoencoderStage | GanStage, options: Options, rollbacks: int) -> None:
+        """Go another way than the one that failed: other chances, smaller steps."""
+        stage.options = replace(options, seed=options.seed + 7_777 * rollbacks)
+        stage.rate = (options.rate if isinstance(stage, GanStage) else AutoencoderStage.RATE) * 0.5**rollbacks
+
+    def _show(
+        self,
+        stage: AutoencoderStage | GanStage,
+        step: int,
+        total: int | None,
+        pace: float,
+        numbers: dict[str, float],
+        last: Snapshot | None,
+    ) -> None:
+        kimg = step * stage.batch / 1000
+        text = f"{stage.name}: {kimg:.1f} kimg, {pace:.0f} images/s"
+        if total is not None:
+            left = (total - step) * stage.batch / max(pace, 1e-9)
+            text = f"{stage.name}: {kimg:.1f} of {total * stage.batch / 1000:.1f} kimg, {pace:.0f} images/s, "
+            text += f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left"
+        shown = ("error",) if stage.name != GAN else ("d", "g", "a_g", "nats")
+        text += "".join(f", {name} {numbers[name]:.2f}" for name in shown if name in numbers)
+        if last is not None and "retrieval" in last.figures:
+            text += f", captions found {last.figures['retrieval']:.0%}"
+        self.tell(text, None if total is None else step / total)
+
+    def _finish(self, shape: Shape, data: Dataset, captions: Captions, journal: Journal) -> Outcome:
+        folder = self.run / "model"
+        figures: dict[str, Any] = {}
+        if self.rank == 0:
+            held, state = checkpoint.load(self.run / "best")
+            seconds = self.spent + time.monotonic() - self.started
+            figures = {**{name: value for name, value in state.items() if name != "step"}, "seconds": round(seconds)}
+            figures["kimg"] = self.plan[GAN] * self.options.batch / 1000
+            model.export(folder, shape, held, data, captions, self.options, figures)
+            journal.report(figures, self.options)
+        journal.close()
+        parallel.wait()
+        return Outcome(folder, figures, data.fingerprint)
+
+
+GAN = GanStage.name
+
+
+class _Known(TextEncoder):
+    """Captions that were read before."""
+
+    def __init__(self, vectors: Tensor) -> None:
+        self._vectors = vectors
+
+    def embed_many(self, texts: Any, tell: Tell) -> Tensor:
+        if len(texts) != len(self._vectors) or self._vectors.shape[1] != LENGTH:
+            raise UserError("The captions of this run are not those of its pictures; start it anew.")
+        return self._vectors
+
+
+def _silent(text: str, fraction: float | None = None) -> None:
+    """Of the processes that are not the first."""
+
+
+def _mute(text: str) -> None:
+    """Of the processes that are not the first."""

@@ -1,0 +1,191 @@
+"""`chatbot train`: models of your own. `aigc` trains the picture model on a folder of pictures."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chatbot.cli.progress import ProgressPrinter, say
+from chatbot.cli.run import run_async
+from chatbot.errors import UserError
+
+if TYPE_CHECKING:
+    from chatbot.aigc.options import Options
+    from chatbot.aigc.train import Outcome
+    from storage.versions import Version
+
+HELP = "train a model of your own"
+
+PRESETS = ("cpu-32", "cpu-64", "gpu-64", "gpu-128")
+LOSSES = ("r3gan", "projected", "bce")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(metavar="WHAT", required=True)
+    text = "train the picture model on a folder of pictures"
+    aigc = what.add_parser("aigc", help=text, description=text, allow_abbrev=False)
+    aigc.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="pictures in class folders, or with metadata.jsonl or .csv (file_name, text), or a .txt beside each",
+    )
+    aigc.add_argument("--out", type=Path, metavar="RUN", help="folder of the run")
+    aigc.add_argument("--resume", action="store_true", help="go on with the run in --out, to the same end")
+    aigc.add_argument("--dry-run", action="store_true", help="say what it would cost, and train nothing")
+    length = aigc.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, metavar="N", help="whole time of the run (default 60)")
+    length.add_argument("--kimg", type=float, metavar="N", help="thousands of pictures shown to the GAN")
+    aigc.add_argument("--preset", choices=PRESETS, help="sizes that suit a machine (default: by what is here)")
+    aigc.add_argument("--resolution", type=int, metavar="N", help="32, 64, 128 or 256 pixels")
+    aigc.add_argument("--space", choices=("latent", "pixels"), help="where G and D work (default latent)")
+    aigc.add_argument("--loss", choices=LOSSES, help="the value of the game (default r3gan)")
+    aigc.add_argument(
+        "--conditioning",
+        choices=("text", "classes", "none"),
+        help="captions, class folders, or nothing (default text)",
+    )
+    aigc.add_argument("--lambda-d", type=float, metavar="X", help="weight of D's assistant; 0 leaves it out")
+    aigc.add_argument("--lambda-g", type=float, metavar="X", help="weight of G's assistant; 0 leaves it out")
+    aigc.add_argument("--gamma", type=float, metavar="X", help="weight of the gradient penalties R1 and R2")
+    aigc.add_argument("--rate", type=float, metavar="X", help="learning rate")
+    aigc.add_argument("--batch", type=int, metavar="N", help="pictures a step, over all processes")
+    aigc.add_argument("--flips", action="store_true", default=None, help="pictures may be mirrored")
+    aigc.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
+    aigc.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not take the cores of other programs
+    if arguments.dry_run:
+        return _dry_run(arguments)
+    if arguments.out is None:
+        raise UserError("Say where the run shall stand: --out RUN.")
+    options = None if arguments.resume else _options(arguments)
+    if arguments.resume and arguments.data is not None:
+        raise UserError("A run that is resumed has its pictures already; leave --data out.")
+    outcome, first = _train(arguments.out, options)
+    if first:
+        version = run_async(_register(outcome, arguments.out))
+        say(f"Report: {arguments.out / 'report.html'}")
+        print(f"{version.ref} is a candidate; `chatbot models promote {version.ref}` puts it to use.")
+    return 0
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    from chatbot.aigc.options import from_preset
+
+    if arguments.data is None:
+        raise UserError("Say which pictures to train on: --data DIR.")
+    for name in ("minutes", "kimg", "gamma", "rate", "batch", "lambda_d", "lambda_g"):
+        value = getattr(arguments, name)
+        least = 0 if name in ("gamma", "lambda_d", "lambda_g") else 1e-9
+        if value is not None and not least <= value < 1e9:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} {value:g} makes no sense; it is {'more than' if least else 'at least'} 0.")
+    if arguments.minutes is None and arguments.kimg is None:
+        arguments.minutes = 60.0
+    preset = arguments.preset or ("gpu-64" if _has_gpu() else "cpu-64")
+    names = (
+        "resolution",
+        "space",
+        "loss",
+        "conditioning",
+        "minutes",
+        "kimg",
+        "lambda_d",
+        "lambda_g",
+        "gamma",
+        "rate",
+    )
+    given = {name: getattr(arguments, name) for name in (*names, "batch", "flips", "seed")}
+    return from_preset(preset, data=str(arguments.data.expanduser().resolve()), **given)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _train(out: Path, options: Options | None) -> tuple[Outcome, bool]:
+    """Train; also whether we are the first of torchrun's processes."""
+    from chatbot.aigc import parallel
+    from chatbot.aigc.encoder import text_encoder
+    from chatbot.aigc.train import Stopped, Training
+
+    rank, _ = parallel.start()
+    try:
+        with ProgressPrinter() as progress, _polite() as asked:
+
+            def tell(text: str, fraction: float | None) -> None:
+                progress.tell(text, fraction)
+
+            training = Training(
+                out.expanduser().resolve(),
+                options,
+                encoder=lambda: text_encoder(tell),
+                stopping=lambda: bool(asked),
+                tell=tell,
+                complain=say,
+            )
+            try:
+                return training.go(), rank == 0
+            except Stopped as stopped:
+                progress.close()
+                if rank == 0:
+                    say(str(stopped))
+                raise SystemExit(128 + (asked[0] if asked else signal.SIGINT)) from None
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise UserError(f"The run in {out} cannot be written: {reason}.") from None
+    finally:
+        parallel.finish()
+
+
+@contextmanager
+def _polite() -> Iterator[list[int]]:
+    """Signals that ask to stop are noted, for the training to save first; a second Ctrl-C ends it at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    names = {"SIGINT", "SIGTERM", "SIGHUP"} & set(signal.Signals.__members__)
+    if threading.current_thread() is not threading.main_thread():
+        names = set()
+    before = {name: signal.signal(signal.Signals[name], note) for name in names}
+    try:
+        yield asked
+    finally:
+        for name, handler in before.items():
+            signal.signal(signal.Signals[name], handler)
+
+
+async def _register(outcome: Outcome, run: Path) -> Version:
+    """Copy the model into the home, and register it as a candidate."""
+    from chatbot.aigc.versions import register
+    from chatbot.settings import Settings
+    from chatbot.store import open_store
+
+    settings = Settings.load()
+    async with open_store(settings) as store:
+        return await register(store.registry, settings.home, outcome, run.resolve().name)
+
+
+def _dry_run(arguments: argparse.Namespace) -> int:
+    from chatbot.aigc.dry_run import estimate
+
+    with ProgressPrinter() as progress:
+        lines = estimate(_options(arguments), progress.tell, say)
+    for line in lines:
+        print(line)
+    return 0

@@ -1,0 +1,88 @@
+"""What every model that makes pictures keeps to."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from chatbot.catalog import DEFAULTS
+from chatbot.engines.aigc import AigcGenerator
+from chatbot.engines.base import ImageGenerator, Picture
+from chatbot.errors import ModelError
+from chatbot.fetch import is_fetched, model_file
+from tests.conftest import REAL_CACHE
+
+
+@pytest.fixture
+async def generator() -> AsyncIterator[ImageGenerator]:
+    encoder = DEFAULTS["encoder"]
+    assert is_fetched(encoder, REAL_CACHE / "models"), f"`chatbot models pull {encoder.name}` first"
+    folder = model_file(DEFAULTS["aigc"], REAL_CACHE / "models").parent
+    loaded = await AigcGenerator.load(folder, model_file(encoder, REAL_CACHE / "models").parent, "stickers@1")
+    yield loaded
+    await loaded.close()
+
+
+async def made(generator: ImageGenerator, prompt: str, **asked: object) -> tuple[list[Picture], list[str]]:
+    answers = [answer async for answer in generator.imagine(prompt, **asked)]  # type: ignore[arg-type]
+    return [a for a in answers if isinstance(a, Picture)], [a for a in answers if isinstance(a, str)]
+
+
+async def test_pictures_are_what_was_asked_for(generator: ImageGenerator) -> None:
+    assert generator.styles == ("fluent", "noto", "twemoji")
+    (one, two), notices = await made(generator, "a red heart", count=2, seed=5, style="noto")
+    assert not notices
+    assert (one.seed, two.seed, one.style) == (5, 6, "noto")
+    image = Image.open(io.BytesIO(one.png))
+    assert (image.mode, image.size) == ("RGBA", (64, 64))
+    alpha = image.getchannel("A")
+    assert alpha.getpixel((1, 1)) < 40  # type: ignore[operator]
+    assert alpha.getpixel((32, 32)) > 200  # type: ignore[operator]
+    red, green, blue, _ = image.getpixel((32, 30))  # type: ignore[misc]
+    assert red > 150 > max(green, blue)
+    again, _ = await made(generator, "a red heart", seed=5, style="noto")
+    assert again[0].png == one.png
+    assert one.png != two.png
+
+    several = await asyncio.gather(*(made(generator, text, seed=1) for text in ("dog", "cat", "dog")))
+    assert several[0] == several[2] != several[1]
+
+    _, notices = await made(generator, "asdf qwer zxcv", seed=1)
+    assert "may not know what this is" in notices[0]
+    (cat, *_), notices = await made(generator, "画一只猫", seed=1, style="noto")
+    assert notices == ["Read as: cat"]
+    assert cat.seed == 1
+    (odd, *_), _ = await made(generator, "\n " + "very " * 5_000 + "long", seed=1)
+    assert odd.png
+
+    with pytest.raises(ModelError, match="does not know the style 'oil'; it knows fluent, noto, twemoji"):
+        await made(generator, "a cat", style="oil")
+    with pytest.raises(ModelError, match="One to 64"):
+        await made(generator, "a cat", count=65)
+
+    async with aclosing(generator.imagine("a cat", count=64)) as answers:
+        async for _ in answers:
+            break
+    assert (await made(generator, "a cat", seed=2))[0]
+
+
+async def test_a_killed_process_is_said_and_not_waited_for(generator: ImageGenerator) -> None:
+    for child in psutil.Process().children(recursive=True):
+        if "chatbot.engines.aigc_server" in child.cmdline():
+            child.kill()
+    with pytest.raises(ModelError, match="process ended"):
+        await asyncio.wait_for(made(generator, "a cat"), timeout=20)
+    assert not generator.alive
+
+
+async def test_a_damaged_model_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        await AigcGenerator.load(tmp_path, tmp_path, "broken@1")

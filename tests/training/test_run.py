@@ -1,0 +1,157 @@
+"""A run of training: stopped, resumed, and gone wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from chatbot.aigc import checkpoint
+from chatbot.aigc.gan import GanStage
+from chatbot.aigc.imagine import Imagination
+from chatbot.aigc.options import Options, from_preset
+from chatbot.aigc.train import Outcome, Stopped, Training
+from chatbot.errors import ModelError, UserError
+from tests.training.pictures import classes
+
+SMALL = {"width": 32, "mapping": 32, "autoencoder": 40, "code": 4, "memory": 6}
+
+
+def options(data: Path, **changes: object) -> Options:
+    asked = from_preset("cpu-32", data=str(data), conditioning="classes", kimg=0.12, batch=8, shape=SMALL)
+    return replace(asked, **changes)  # type: ignore[arg-type]
+
+
+def train(run: Path, asked: Options | None, stopping: Callable[[], bool] = lambda: False) -> Outcome:
+    def encoder() -> object:
+        raise AssertionError("no caption is read")
+
+    said: list[str] = []
+    return Training(
+        run, asked, encoder=encoder, stopping=stopping, tell=lambda text, fraction: None, complain=said.append
+    ).go()  # type: ignore[arg-type]
+
+
+def after(steps: int) -> Callable[[], bool]:
+    """Asks to stop once it was asked so often."""
+    counted = iter(range(10_000))
+    return lambda: next(counted) >= steps
+
+
+def last(run: Path) -> dict[str, torch.Tensor]:
+    folder = run / "checkpoints"
+    return checkpoint.load(folder / f"{checkpoint.numbers(folder)[-1]:08d}")[0]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(("space", "kimg", "steps"), [("latent", 0.12, 6), ("pixels", 0.05, 2)])
+def test_a_run_that_was_stopped_again_and_again_ends_as_one_that_was_not(
+    tmp_path: Path, space: str, kimg: float, steps: int
+) -> None:
+    data = classes(tmp_path / "data")
+    train(tmp_path / "whole", options(data, space=space, kimg=kimg))
+    asked: Options | None = options(data, space=space, kimg=kimg)
+    stops = 0
+    while True:
+        try:
+            train(tmp_path / "parts", asked, after(steps))
+            break
+        except Stopped:
+            stops += 1
+            asked = None
+    assert stops >= 2
+    whole, parts = last(tmp_path / "whole"), last(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    rows = [json.loads(line) for line in (tmp_path / "parts" / "stats.jsonl").read_text().splitlines()]
+    steps_seen = [(row["stage"], row["step"], "snapshot" in row) for row in rows]
+    assert len(steps_seen) == len(set(steps_seen))
+
+
+def test_what_a_run_leaves_makes_pictures(tmp_path: Path) -> None:
+    outcome = train(tmp_path / "run", options(classes(tmp_path / "data")))
+    assert (tmp_path / "run" / "report.html").exists()
+    assert list((tmp_path / "run" / "grids").glob("gan-*.png"))
+    imagination = Imagination(outcome.model, tmp_path, "discs@1")
+    plan = imagination.plan("a red disc", 2, seed=3)
+    first = [picture.png for picture in imagination.pictures(plan)]
+    assert first == [picture.png for picture in imagination.pictures(imagination.plan("a red disc", 2, seed=3))]
+    with pytest.raises(ModelError, match="knows classes only"):
+        imagination.plan("a cat")
+
+
+def test_losses_that_are_no_numbers_are_rolled_back_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, failed = GanStage.step, []
+
+    def poisoned(stage: GanStage, number: int, progress: float) -> dict[str, torch.Tensor]:
+        stats = step(stage, number, progress)
+        if number == 39 and not failed:
+            failed.append(number)
+            with torch.no_grad():
+                stage.g.out.bias.fill_(math.nan)
+            return {name: value * math.nan for name, value in stats.items()}
+        return stats
+
+    monkeypatch.setattr(GanStage, "step", poisoned)
+    monkeypatch.setattr("chatbot.aigc.train._CHECKPOINT", 0.0)
+    monkeypatch.setattr("chatbot.aigc.train._FIRST_CHECKPOINT", 0.0)
+    outcome = train(tmp_path / "run", options(classes(tmp_path / "data"), kimg=0.5))
+    assert failed == [39]
+    assert all(math.isfinite(value) for value in outcome.figures.values())
+    assert all(tensor.isfinite().all() for tensor in last(tmp_path / "run").values())
+
+
+def test_a_plain_gan_without_assistants_trains_too(tmp_path: Path) -> None:
+    data = classes(tmp_path / "data")
+    for loss in ("bce", "projected"):
+        train(tmp_path / loss, options(data, lambda_d=0.0, lambda_g=0.0, loss=loss, conditioning="none"))
+
+
+def test_a_run_is_not_begun_over_another_and_resuming_needs_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run to resume"):
+        train(tmp_path / "run", None)
+    asked = options(classes(tmp_path / "data"))
+    train(tmp_path / "run", asked)
+    with pytest.raises(UserError, match="--resume"):
+        train(tmp_path / "run", asked)
+
+
+def test_minutes_become_a_plan_that_is_kept(tmp_path: Path) -> None:
+    asked = options(classes(tmp_path / "data"), kimg=None, minutes=0.1)
+    train(tmp_path / "run", asked)
+    plan = json.loads((tmp_path / "run" / "run.json").read_text())["plan"]
+    assert plan["autoencoder"] > 3
+    assert plan["gan"] > 3
+
+
+def test_a_checkpoint_cut_in_the_middle_of_writing_is_not_one(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, {"a": torch.ones(2)}, {"step": 1})
+    (tmp_path / "00000002.partial").mkdir()
+    (tmp_path / "00000002.partial" / checkpoint.TENSORS).write_bytes(b"cut")
+    assert checkpoint.numbers(tmp_path) == [1]
+    checkpoint.save(tmp_path, 2, {"a": torch.zeros(2)}, {"step": 2})
+    assert checkpoint.load(tmp_path / "00000002")[1] == {"step": 2}
+
+
+def test_two_processes_under_torchrun_make_one_run_and_one_candidate(tmp_path: Path) -> None:
+    data, run = classes(tmp_path / "data"), tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "chatbot", "train", "aigc", "--data", str(data), "--out", str(run), "--kimg", "0.05"]
+    command += ["--preset", "cpu-32", "--batch", "8", "--conditioning", "classes"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("is a candidate") == 1
+    assert all(tensor.isfinite().all() for tensor in last(run).values())
