@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ class ChatbotApp(App[None]):
     TITLE = "chatbot"
     CSS_PATH = "chat.tcss"
     COMMANDS = {ChatCommands}
+    VERTICAL_BREAKPOINTS = [(0, "low"), (12, "high")]
     BINDINGS = [Binding("ctrl+q", "quit", "Quit", priority=True)]
 
     def __init__(
@@ -77,7 +79,8 @@ class ChatbotApp(App[None]):
         settings = (await asyncio.to_thread(import_module, "chatbot.settings")).Settings.load(**self._flags)
         opener: Opener | None = self._opener
         if opener is None:
-            opener = (await asyncio.to_thread(import_module, "chatbot.session")).open_service
+            real = (await asyncio.to_thread(import_module, "chatbot.session")).open_service
+            opener = partial(real, most_at_once=2)  # one person talks in one conversation, seldom in two
         service: ChatService = await self._stack.enter_async_context(opener(settings))
         self._service = service
         return service

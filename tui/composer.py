@@ -23,6 +23,9 @@ class Composer(TextArea):
 
         text: str
 
+    class Left(Message):
+        """The person moved up out of an empty composer."""
+
     def __init__(self) -> None:
         super().__init__(
             id="composer",
@@ -66,6 +69,12 @@ class Composer(TextArea):
             event.stop()
             event.prevent_default()
             self.insert("\n")
+
+    def action_cursor_up(self, select: bool = False) -> None:
+        if self.text:
+            super().action_cursor_up(select)
+        else:
+            self.post_message(self.Left())
 
     def edit(self, edit: Edit) -> EditResult:
         """Take a pasted text as one thing: with half a mark it could not be found again."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
+from textual.binding import Binding
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import OptionList
@@ -19,12 +20,17 @@ if TYPE_CHECKING:  # the first screen does not wait for what storage imports
 PAGE = 50
 TITLE_WIDTH = 28
 
-Loader = Callable[[int, int], "Awaitable[Sequence[Conversation]]"]
-"""Gives so many conversations, from so far down the list."""
+Loader = Callable[[int, "Conversation | None"], "Awaitable[Sequence[Conversation]]"]
+"""Gives so many conversations, those that follow another in the list, or the first."""
 
 
 class Sidebar(OptionList):
     """Reads a page at a time, more as the person moves down."""
+
+    BINDINGS = [
+        Binding("f5", "screen.duplicate", "Duplicate"),
+        Binding("f6", "screen.export", "Export"),
+    ]
 
     @dataclass
     class Chosen(Message):
@@ -36,16 +42,24 @@ class Sidebar(OptionList):
         super().__init__(id="sidebar", markup=False)
         self.border_title = "Conversations"
         self._load: Loader | None = None
+        self._last: Conversation | None = None
         self._complete = False
+
+    @property
+    def under_cursor(self) -> str | None:
+        """The conversation that the cursor is on, while the person is in the list."""
+        if not self.has_focus or self.highlighted is None:
+            return None
+        return self.get_option_at_index(self.highlighted).id
 
     async def refresh_list(self, load: Loader, current: str | None) -> None:
         """Read as many as were shown, and mark the one that is open."""
         self._load = load
-        if self.has_focus and self.highlighted is not None:  # the person is browsing: leave the cursor there
-            current = self.get_option_at_index(self.highlighted).id
+        current = self.under_cursor or current  # the person is browsing: leave the cursor there
         wanted = max(PAGE, self.option_count)
-        found = await load(wanted, 0)
+        found = await load(wanted, None)
         self._complete = len(found) < wanted
+        self._last = found[-1] if found else None
         self.clear_options()
         self.add_options(_option(conversation) for conversation in found)
         for index, conversation in enumerate(found):
@@ -65,8 +79,9 @@ class Sidebar(OptionList):
     async def _read_on(self) -> None:
         if self._load is None or self._complete:
             return
-        found = await self._load(PAGE, self.option_count)
+        found = await self._load(PAGE, self._last)
         self._complete = len(found) < PAGE
+        self._last = found[-1] if found else self._last
         known = {option.id for option in self.options}
         self.add_options(_option(conversation) for conversation in found if conversation.id not in known)
 
