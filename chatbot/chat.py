@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field
 
 from chatbot import text as plain
-from chatbot.context import build_context
+from chatbot.commands import Call
+from chatbot.context import Context, build_context
 from chatbot.engines.base import Completion, GenerationOptions, Responder
 from chatbot.engines.load import Models
-from chatbot.errors import UserError
+from chatbot.errors import MessageError, UserError
 from chatbot.events import ConversationChanged, Event, Failed, Finished, Progress, Started, TextDelta, Usage
 from chatbot.router import ToCommand, ToModel, route
 from chatbot.settings import Settings
+from chatbot.store import Store
+from chatbot.summarise import FULL, summarise
 from chatbot.trace import keep_trace
-from storage.conversations import Conversation, Conversations, Status, Turn
+from storage.conversations import Conversation, Status, Turn
+from storage.copies import copy
 from storage.errors import StorageError
+from storage.feedback import Value
+from storage.people import LOCAL
+from storage.search import Hit, Query
 
 SAVE_EVERY_S = 0.18
 HEARTBEAT_EVERY_S = 1.0
+STILL_READ = "It is deleted, but another chatbot reads the database: its log keeps traces until that one is closed."
+LOOK_BACK = 32
+"""Messages among which the last one of a kind is looked for."""
 
 
 @dataclass(slots=True)
@@ -32,6 +42,7 @@ class _LiveReply:
     task: asyncio.Task[None] | None = None
     text: str = ""
     model: str = ""  # `name@version`, once it is loaded
+    context: Context | None = None  # what the model was given
     cancelled: bool = False
     running: asyncio.Event = field(default_factory=asyncio.Event)  # its task may be cancelled from now on
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -51,21 +62,23 @@ class ChatService:
     """Conversations with a model. Front ends turn input into one call of it and render the events.
 
     Args:
-        conversations: where everything said is kept.
+        store: where everything said is kept.
         models: gives the loaded model.
         settings: sampling and lengths.
     """
 
-    def __init__(self, conversations: Conversations, models: Models, settings: Settings) -> None:
-        self.conversations = conversations
+    def __init__(self, store: Store, models: Models, settings: Settings) -> None:
+        self.store = store
+        self.conversations = store.conversations
         self.models = models
         self._settings = settings
         self._live: dict[str, _LiveReply] = {}
+        self._summarising: set[asyncio.Task[None]] = set()
 
     async def send(
-        self, conversation_id: str | None, text: str, *, commands: bool = True, model: str = ""
+        self, conversation_id: str | None, text: str, *, commands: bool = True, model: str = "", person: str = LOCAL
     ) -> AsyncGenerator[Event, None]:
-        """Answer one message in a conversation; None begins a new one.
+        """Answer one message in a conversation; None begins a new one, of `person`.
 
         Without `commands`, a text that begins with `/` is a message like any other. A `model` answers this once.
 
@@ -77,27 +90,172 @@ class ChatService:
             text = plain.message(text)
             routed = route(text) if commands else ToModel(text)
             if isinstance(routed, ToCommand):
-                async for event in routed.command.run(self, conversation_id, routed.argument):
-                    yield event
+                call = Call(self, conversation_id, routed.argument, person)
+                async with aclosing(routed.command.run(call)) as told:
+                    async for event in told:
+                        yield event
                 return
+        except (UserError, StorageError) as error:
+            yield Failed(str(error))
+            return
+        conversation: str | Conversation
+        if conversation_id is None:
+            conversation = Conversation.new(plain.clean(self._settings.system), person=person)
+            conversation_id = conversation.id
+        else:
+            conversation = conversation_id
+
+        async def open_turn() -> Turn:
+            return await self.conversations.add_turn(conversation, routed.text)
+
+        async with aclosing(self._turn(conversation_id, open_turn, model)) as events:
+            async for event in events:
+                yield event
+
+    async def regenerate(
+        self, conversation_id: str, reply_id: str | None = None, *, model: str = ""
+    ) -> AsyncGenerator[Event, None]:
+        """Another reply beside `reply_id` (None: the last one shown), or one to a message that has none.
+
+        The events are those of `send`.
+        """
+
+        async def open_turn() -> Turn:
+            answered = reply_id or (await self.conversations.get(conversation_id)).leaf_id
+            if answered is None:
+                raise MessageError("There is nothing to answer yet: the conversation is empty.")
+            return await self.conversations.add_reply(conversation_id, answered)
+
+        async with aclosing(self._turn(conversation_id, open_turn, model, branched=True)) as events:
+            async for event in events:
+                yield event
+
+    async def edit(
+        self, conversation_id: str, message_id: str | None, text: str, *, model: str = ""
+    ) -> AsyncGenerator[Event, None]:
+        """Say something else in the place of what one said (None: the last shown), which stays beside it.
+
+        The events are those of `send`.
+        """
+
+        async def open_turn() -> Turn:
+            cleaned = plain.message(text)
+            edited = message_id or await self.last_said(conversation_id)
+            if (await self.conversations.message(edited)).role != "user":
+                raise MessageError("Only what you said yourself can be edited; ask for another reply instead.")
+            return await self.conversations.add_turn(conversation_id, cleaned, beside=edited)
+
+        async with aclosing(self._turn(conversation_id, open_turn, model, branched=True)) as events:
+            async for event in events:
+                yield event
+
+    async def resume(
+        self, conversation_id: str, reply_id: str | None = None, *, model: str = ""
+    ) -> AsyncGenerator[Event, None]:
+        """Go on with a reply that was cut (None: the last one shown), in another one beside it.
+
+        The events are those of `send`; the first TextDelta is what had come already.
+        """
+
+        async def open_turn() -> Turn:
+            cut = reply_id or (await self.conversations.get(conversation_id)).leaf_id
+            message = None if cut is None else await self.conversations.message(cut)
+            if message is None or message.role != "assistant":
+                raise MessageError("There is no reply to go on with.")
+            if message.status == "streaming":
+                raise MessageError("The reply is still being written, by another chatbot.")
+            return await self.conversations.add_reply(conversation_id, message.id, resume=True)
+
+        async with aclosing(self._turn(conversation_id, open_turn, model, branched=True)) as events:
+            async for event in events:
+                yield event
+
+    async def last_said(self, conversation_id: str) -> str:
+        """Id of what the person said last on the branch shown. Raises MessageError where there is nothing."""
+        leaf_id = (await self.conversations.get(conversation_id)).leaf_id
+        for message in reversed(await self.conversations.path(leaf_id, LOOK_BACK)):
+            if message.role == "user":
+                return message.id
+        raise MessageError("You have said nothing here yet.")
+
+    async def last_reply(self, conversation_id: str) -> str:
+        """Id of the last reply on the branch shown. Raises MessageError where there is none."""
+        leaf_id = (await self.conversations.get(conversation_id)).leaf_id
+        for message in reversed(await self.conversations.path(leaf_id, LOOK_BACK)):
+            if message.role == "assistant":
+                return message.id
+        raise MessageError("There is no reply here yet.")
+
+    async def switch(self, conversation_id: str, message_id: str) -> str:
+        """Show the branch through a message; returns the id of its end. Raises NotFoundError."""
+        return await self.conversations.switch(conversation_id, message_id)
+
+    async def fork(self, conversation_id: str, message_id: str) -> str:
+        """The branch up to a message as a conversation of its own; returns its id. Raises NotFoundError."""
+        return (await copy(self.store.database, self.store.attachments, conversation_id, message_id)).id
+
+    async def duplicate(self, conversation_id: str) -> str:
+        """A conversation with all its branches once more; returns its id. Raises NotFoundError."""
+        return (await copy(self.store.database, self.store.attachments, conversation_id)).id
+
+    async def rate(self, reply_id: str, value: Value, note: str = "", *, person: str = LOCAL) -> None:
+        """Say what a person thinks of a reply, 1 or -1; 0 takes it back. Raises NotFoundError."""
+        await self.store.ratings.rate(reply_id, value, plain.clean(note), person=person)
+
+    async def search(self, words: str, *, person: str | None = None, limit: int = 20) -> Sequence[Hit]:
+        """The newest messages with all of `words`, in the conversations of a person (None: of everyone).
+
+        `store.search` can narrow that further.
+        """
+        return await self.store.search.find(Query(words, person=person), limit)
+
+    async def context(self, conversation_id: str | None, said: str = "", *, model: str = "") -> Context:
+        """What the model would be sent if the person said that now; nothing is stored.
+
+        Raises:
+            ModelError: the model, which counts, cannot be loaded.
+            MessageError: it does not fit.
+        """
+        conversation = (
+            Conversation.new(plain.clean(self._settings.system))
+            if conversation_id is None
+            else await self.conversations.get(conversation_id)
+        )
+        async with self.models.responder(lambda progress: None, model or conversation.model) as responder:
+            return await build_context(
+                self.store,
+                conversation.leaf_id,
+                conversation.system,
+                responder,
+                self._settings.max_tokens,
+                said=plain.clean(said),
+            )
+
+    async def pin(self, message_id: str, pinned: bool) -> None:
+        """Let a message always be sent, word for word, however long the conversation grows. Raises NotFoundError."""
+        await self.conversations.pin(message_id, pinned)
+
+    async def _turn(
+        self, conversation_id: str, open_turn: Callable[[], Awaitable[Turn]], model: str, *, branched: bool = False
+    ) -> AsyncGenerator[Event, None]:
+        """Open a turn, and tell what comes of it."""
+        try:
             if conversation_id in self._live:
                 raise UserError("The reply before is still coming; wait for its end, or stop it.")
-            conversation: str | Conversation
-            if conversation_id is None:
-                conversation = Conversation.new(plain.clean(self._settings.system))
-                conversation_id = conversation.id
-            else:
-                conversation = conversation_id
             live = self._live[conversation_id] = _LiveReply()
+            for task in self._summarising:  # the model is wanted for this first
+                task.cancel()
             try:
-                turn = await self.conversations.add_turn(conversation, routed.text)
+                turn = await open_turn()
             except BaseException:
                 del self._live[conversation_id]
                 raise
         except (UserError, StorageError) as error:
             yield Failed(str(error))
             return
-        live.emit(Started(conversation_id, turn.said.id, turn.reply.id))
+        live.emit(Started(conversation_id, turn.said.id, turn.reply.id, branched))
+        if turn.reply.text:
+            live.add(turn.reply.text)
         live.task = asyncio.create_task(self._answer(live, turn, model))
         try:
             while (next_event := await live.events.get()) is not None:
@@ -113,10 +271,28 @@ class ChatService:
         await _cancel(live)
         return True
 
-    async def delete(self, conversation_id: str) -> None:
-        """Delete a conversation with all that was said in it. Raises NotFoundError where there is none."""
+    async def delete(self, conversation_id: str) -> str:
+        """Forget a conversation with all that was said in it; returns what to tell the person, mostly nothing.
+
+        Raises NotFoundError where there is none.
+        """
         await self.stop(conversation_id)
-        await self.conversations.delete(conversation_id)
+        await self._stop_summarising()
+        return _told(await self.store.forgetting.conversation(conversation_id))
+
+    async def delete_message(self, message_id: str) -> str:
+        """Forget one message; what followed it stays. Returns what to tell the person. Raises NotFoundError."""
+        await self.stop((await self.conversations.message(message_id)).conversation_id)
+        await self._stop_summarising()
+        return _told(await self.store.forgetting.message(message_id))
+
+    async def forget(self, person: str) -> str:
+        """Forget all that belongs to a person. Returns what to tell. Raises NotFoundError."""
+        for conversation_id in list(self._live):
+            if (await self.conversations.get(conversation_id)).person_id == person:
+                await self.stop(conversation_id)
+        await self._stop_summarising()
+        return _told(await self.store.forgetting.person(person))
 
     async def system(self, conversation_id: str | None) -> str:
         """The system prompt of a conversation."""
@@ -124,11 +300,11 @@ class ChatService:
             return self._settings.system
         return (await self.conversations.get(conversation_id)).system
 
-    async def set_system(self, conversation_id: str | None, system: str) -> str:
-        """Give a conversation (None: a new one) another system prompt; returns its id."""
+    async def set_system(self, conversation_id: str | None, system: str, *, person: str = LOCAL) -> str:
+        """Give a conversation (None: a new one, of `person`) another system prompt; returns its id."""
         system = plain.clean(system)
         if conversation_id is None:
-            return (await self.conversations.create(system)).id
+            return (await self.conversations.create(system, person=person)).id
         await self.conversations.set_system(conversation_id, system)
         return conversation_id
 
@@ -138,9 +314,9 @@ class ChatService:
         return await self.models.name(own)
 
     async def set_model(
-        self, conversation_id: str | None, wanted: str
+        self, conversation_id: str | None, wanted: str, *, person: str = LOCAL
     ) -> AsyncGenerator[Progress | ConversationChanged, None]:
-        """Let another model answer in a conversation (None: a new one); empty: the one in use.
+        """Let another model answer in a conversation (None: a new one, of `person`); empty: the one in use.
 
         It is loaded first, and tells how that goes. Where it fails, the one before goes on answering.
 
@@ -159,7 +335,7 @@ class ChatService:
         own = await self.models.name(wanted) if wanted else ""  # a path means something else in another folder
         if conversation_id is None:
             system = plain.clean(self._settings.system)
-            conversation_id = (await self.conversations.create(system, model=own)).id
+            conversation_id = (await self.conversations.create(system, model=own, person=person)).id
         else:
             await self.conversations.set_model(conversation_id, own)
         yield ConversationChanged(conversation_id)
@@ -169,10 +345,12 @@ class ChatService:
         for live in list(self._live.values()):
             live.ended_as = "interrupted"
             await _cancel(live)
+        await self._stop_summarising()
         await self.models.close()
 
     async def _answer(self, live: _LiveReply, turn: Turn, model: str) -> None:
         reply = turn.reply
+        wanted = model or turn.conversation.model
         saver = asyncio.create_task(self._keep_saving(live, reply.id))
         status: Status = "failed"
         end: Finished | Failed
@@ -180,7 +358,6 @@ class ChatService:
         live.running.set()
         try:
             try:
-                wanted = model or turn.conversation.model
                 began = time.perf_counter()
                 async with self.models.responder(live.emit, wanted) as responder:
                     live.model = responder.name
@@ -211,16 +388,51 @@ class ChatService:
                 )
             except StorageError as error:
                 end = Failed(str(error))
+            if live.context is not None and usage is not None:
+                self._make_room(turn, wanted, usage, live.context.budget)
             live.emit(end)
         finally:
             self._live.pop(turn.said.conversation_id, None)
             live.events.put_nowait(None)
 
+    def _make_room(self, turn: Turn, wanted: str, usage: Usage, budget: int) -> None:
+        """Begin to summarise the oldest turns once the context is nearly full, while the person reads and types."""
+        if usage.prompt_tokens + usage.completion_tokens > FULL * budget:
+            task = asyncio.create_task(self._summarise(turn, wanted, budget))
+            self._summarising.add(task)
+            task.add_done_callback(self._summarising.discard)
+
+    async def _summarise(self, turn: Turn, wanted: str, budget: int) -> None:
+        """Where it fails, the oldest turns will be left out."""
+        with suppress(UserError, StorageError):
+            async with self.models.responder(lambda progress: None, wanted) as responder:
+                await summarise(self.store, turn.reply.id, turn.conversation.system, responder, budget)
+
+    @property
+    def summarising(self) -> bool:
+        """Whether older turns are being told in short."""
+        return bool(self._summarising)
+
+    async def settle(self) -> None:
+        """Wait until older turns are summarised, where that is under way. Cancelling this ends it."""
+        await asyncio.gather(*self._summarising)
+
+    async def _stop_summarising(self) -> None:
+        tasks = list(self._summarising)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _generate(
         self, live: _LiveReply, turn: Turn, responder: Responder, load_s: float, saver: asyncio.Task[None]
     ) -> tuple[Usage, Finished]:
-        context = await build_context(
-            self.conversations, turn.said.id, turn.conversation.system, responder, self._settings.max_tokens
+        context = live.context = await build_context(
+            self.store,
+            turn.said.id,
+            turn.conversation.system,
+            responder,
+            self._settings.max_tokens,
+            begun=turn.reply.text,
         )
         options = GenerationOptions(
             max_tokens=context.reply_tokens,
@@ -266,6 +478,10 @@ class ChatService:
                 await self.conversations.save_reply(reply_id, live.text)
             with suppress(TimeoutError):
                 await asyncio.wait_for(live.ended.wait(), SAVE_EVERY_S)
+
+
+def _told(erased: bool) -> str:
+    return "" if erased else STILL_READ
 
 
 async def _cancel(live: _LiveReply) -> None:

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from chatbot.errors import MessageError
 from chatbot.events import ConversationChanged, Event, Failed, Notice
 
 if TYPE_CHECKING:
     from chatbot.chat import ChatService
+    from storage.feedback import Value
 
-Run = Callable[["ChatService", str | None, str], AsyncIterator[Event]]
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A command as someone gave it: in which conversation (None: a new one), with what behind it, and who."""
+
+    service: ChatService
+    conversation: str | None
+    argument: str
+    person: str
+
+    @property
+    def here(self) -> str:
+        """The conversation. Raises MessageError where it has not begun."""
+        if self.conversation is None:
+            raise MessageError("There is nothing here yet: the conversation is empty.")
+        return self.conversation
+
+
+Run = Callable[[Call], AsyncGenerator[Event, None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`argument` names what may follow the command, or is empty; `run` takes the service, the id of the
-    conversation (None: a new one) and what followed. A front end asks before it runs one that `destroys`."""
+    """`argument` names what may follow the command, or is empty. A front end asks before it runs one that
+    `destroys`."""
 
     name: str
     argument: str
@@ -42,57 +63,162 @@ def _command(name: str, help: str, argument: str = "", *, destroys: bool = False
 
 
 @_command("help", "show the commands")
-async def _help(service: ChatService, conversation: str | None, argument: str) -> AsyncIterator[Event]:
+async def _help(call: Call) -> AsyncGenerator[Event, None]:
     width = max(len(command.usage) for command in COMMANDS.values())
     yield Notice("\n".join(f"{command.usage:<{width}}  {command.help}" for command in COMMANDS.values()))
 
 
 @_command("new", "start a new conversation")
-async def _new(service: ChatService, conversation: str | None, argument: str) -> AsyncIterator[Event]:
+async def _new(call: Call) -> AsyncGenerator[Event, None]:
     yield ConversationChanged(None)
 
 
 @_command("rename", "give the conversation another title", "TITLE")
-async def _rename(service: ChatService, conversation: str | None, argument: str) -> AsyncIterator[Event]:
-    if conversation is None:
+async def _rename(call: Call) -> AsyncGenerator[Event, None]:
+    if call.conversation is None:
         yield Failed("There is nothing to rename yet: the conversation is empty.")
-    elif not argument:
+    elif not call.argument:
         yield Failed("Say the title too: /rename TITLE.")
     else:
-        await service.conversations.rename(conversation, argument)
-        yield ConversationChanged(conversation)
+        await call.service.conversations.rename(call.conversation, call.argument)
+        yield ConversationChanged(call.conversation)
 
 
 @_command("delete", "delete the conversation", destroys=True)
-async def _delete(service: ChatService, conversation: str | None, argument: str) -> AsyncIterator[Event]:
-    if conversation is None:
+async def _delete(call: Call) -> AsyncGenerator[Event, None]:
+    if call.conversation is None:
         yield Failed("There is nothing to delete: the conversation is empty.")
     else:
-        await service.delete(conversation)
+        told = await call.service.delete(call.conversation)
         yield ConversationChanged(None)
+        if told:
+            yield Notice(told)
+
+
+@_command("retry", "ask for another reply; the one before stays beside it")
+async def _retry(call: Call) -> AsyncGenerator[Event, None]:
+    async with aclosing(call.service.regenerate(call.here)) as events:
+        async for event in events:
+            yield event
+
+
+@_command("edit", "say something else in the place of your last message, which stays beside it", "TEXT")
+async def _edit(call: Call) -> AsyncGenerator[Event, None]:
+    if not call.argument:
+        raise MessageError("Say the new text too: /edit TEXT.")
+    async with aclosing(call.service.edit(call.here, None, call.argument)) as events:
+        async for event in events:
+            yield event
+
+
+@_command("continue", "go on with a reply that was cut")
+async def _continue(call: Call) -> AsyncGenerator[Event, None]:
+    async with aclosing(call.service.resume(call.here)) as events:
+        async for event in events:
+            yield event
+
+
+@_command("next", "show the next version of the last reply, or of what you said")
+async def _next(call: Call) -> AsyncGenerator[Event, None]:
+    yield await _turn_over(call, 1)
+
+
+@_command("previous", "show the version before")
+async def _previous(call: Call) -> AsyncGenerator[Event, None]:
+    yield await _turn_over(call, -1)
+
+
+async def _turn_over(call: Call, step: int) -> Event:
+    conversations = call.service.conversations
+    leaf_id = (await conversations.get(call.here)).leaf_id
+    for message in reversed(await conversations.path(leaf_id, 2)):
+        if message.siblings > 1:
+            ids = await conversations.siblings(message.id)
+            await call.service.switch(call.here, ids[(message.position - 1 + step) % len(ids)])
+            return ConversationChanged(call.here)
+    return Failed("There is no other version of it; /retry and /edit make one.")
+
+
+@_command("fork", "go on from here in a conversation of its own; this one stays as it is")
+async def _fork(call: Call) -> AsyncGenerator[Event, None]:
+    leaf_id = (await call.service.conversations.get(call.here)).leaf_id
+    if leaf_id is None:
+        raise MessageError("There is nothing here yet: the conversation is empty.")
+    yield ConversationChanged(await call.service.fork(call.here, leaf_id))
+
+
+@_command("duplicate", "make a copy of the conversation with all its branches")
+async def _duplicate(call: Call) -> AsyncGenerator[Event, None]:
+    yield ConversationChanged(await call.service.duplicate(call.here))
+
+
+@_command("context", "show what the model is sent now, as it is sent")
+async def _context(call: Call) -> AsyncGenerator[Event, None]:
+    from chatbot.context import shown  # with all that stands below it; the commands are known before that is loaded
+
+    yield Notice(shown(await call.service.context(call.conversation)))
+
+
+@_command("pin", "let what you said last always be sent, word for word, however long this grows")
+async def _pin(call: Call) -> AsyncGenerator[Event, None]:
+    await call.service.pin(await call.service.last_said(call.here), True)
+    yield Notice("Pinned: the model is always given what you said last here.")
+
+
+@_command("unpin", "undo /pin")
+async def _unpin(call: Call) -> AsyncGenerator[Event, None]:
+    await call.service.pin(await call.service.last_said(call.here), False)
+    yield Notice("No longer pinned.")
+
+
+@_command("good", "say that the last reply is good, and why", "[NOTE]")
+async def _good(call: Call) -> AsyncGenerator[Event, None]:
+    yield await _rate(call, 1)
+
+
+@_command("bad", "say that the last reply is bad, and why", "[NOTE]")
+async def _bad(call: Call) -> AsyncGenerator[Event, None]:
+    yield await _rate(call, -1)
+
+
+async def _rate(call: Call, value: Value) -> Event:
+    await call.service.rate(await call.service.last_reply(call.here), value, call.argument, person=call.person)
+    return Notice("Noted: the last reply is good." if value > 0 else "Noted: the last reply is bad.")
+
+
+@_command("search", "find messages with all the words, in all your conversations", "WORDS")
+async def _search(call: Call) -> AsyncGenerator[Event, None]:
+    if not call.argument:
+        raise MessageError("Say what to look for too: /search WORDS.")
+    hits = await call.service.search(call.argument, person=call.person)
+    lines = [f"{hit.created.astimezone():%Y-%m-%d %H:%M}  {hit.title}\n    {hit.snippet}" for hit in hits]
+    yield Notice("\n".join(lines) or "Nothing was found.")
 
 
 @_command("system", "show the system prompt, or give the conversation another", "[TEXT]")
-async def _system(service: ChatService, conversation: str | None, argument: str) -> AsyncIterator[Event]:
-    if not argument:
-        yield Notice(f"System prompt: {await service.system(conversation)}")
+async def _system(call: Call) -> AsyncGenerator[Event, None]:
+    if not call.argument:
+        yield Notice(f"System prompt: {await call.service.system(call.conversation)}")
     else:
-        changed = await service.set_system(conversation, argument)
+        changed = await call.service.set_system(call.conversation, call.argument, person=call.person)
         yield ConversationChanged(changed)
-        yield Notice(f"System prompt from now on: {argument}")
+        yield Notice(f"System prompt from now on: {call.argument}")
 
 
 @_command("model", "show the model that answers, or let another answer here", "[NAME]")
-async def _model(service: ChatService, conversation: str | None, argument: str) -> AsyncIterator[Event]:
-    if not argument:
+async def _model(call: Call) -> AsyncGenerator[Event, None]:
+    service = call.service
+    if not call.argument:
         yield Notice(
-            f"{await service.model(conversation)} answers here. `chatbot models list` shows what else there is, "
+            f"{await service.model(call.conversation)} answers here. `chatbot models list` shows what else there is, "
             "`/model default` is the one in use."
         )
         return
     changed: str | None = None
-    async for event in service.set_model(conversation, "" if argument == "default" else argument):
-        if isinstance(event, ConversationChanged):
-            changed = event.conversation
-        yield event
+    wanted = "" if call.argument == "default" else call.argument
+    async with aclosing(service.set_model(call.conversation, wanted, person=call.person)) as events:
+        async for event in events:
+            if isinstance(event, ConversationChanged):
+                changed = event.conversation
+            yield event
     yield Notice(f"{await service.model(changed)} answers here from now on.")

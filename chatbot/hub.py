@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,10 @@ def _look_up(repo: str, file: str | None, revision: str | None, models: Path, tr
             config = hf_hub_download(repo, "config.json", revision=commit, local_dir=folder)
         settings["context_length"] = context_of(Path(config))
         settings["trust_remote_code"] = trust_remote_code
+    # A repository has many files at one commit; what is made of a file is known by its checksum.
+    checksum = (_checksum(there[file]) if file else None) or sha256(f"{name}@{commit}".encode()).hexdigest()
     return Version(
-        "gpt", name, commit[:12], folder=str(folder), checksum=commit, code_version=__version__, settings=settings
+        "gpt", name, commit[:12], folder=str(folder), checksum=checksum, code_version=__version__, settings=settings
     )
 
 

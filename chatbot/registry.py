@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from chatbot import __version__, hub
-from chatbot.catalog import CATALOG, DEFAULTS, CatalogEntry
+from chatbot.catalog import CATALOG, DEFAULTS, Bundled, CatalogEntry
 from chatbot.errors import ModelError
 from chatbot.fetch import Tell, fetch, is_fetched, model_file
 from chatbot.local_models import inspect_file, inspect_folder
@@ -207,6 +207,8 @@ class Registry:
         version = await self.find(ref)
         registered = version.ref in {row.ref for row in await self._versions.list()}
         entry = _entry(version)
+        if entry is not None and isinstance(entry.source, Bundled):
+            raise ModelError(f"{version.ref} is part of chatbot; it cannot be removed.")
         if not registered and not (entry and is_fetched(entry, self._models)):
             raise ModelError(f"{version.ref} is not here; there is nothing to remove.")
         if not registered and version.ref == (await self.current(version.kind)).ref:
@@ -223,6 +225,10 @@ class Registry:
                 raise ModelError(f"Cannot delete {folder}: {error.strerror}.") from None
         return version
 
+    async def add(self, version: Version) -> None:
+        """Register a version that was trained here, as a candidate. Raises StorageError where its name is taken."""
+        await self._versions.add(version)
+
     async def history(self, kind: Kind) -> Sequence[Activation]:
         return await self._versions.history(kind)
 
@@ -236,7 +242,7 @@ class Registry:
             checksum=entry.sha256,
             code_version=__version__,
             settings={
-                "engine": "llamacpp",
+                "engine": entry.engine,
                 "file": entry.file_name,
                 "context_length": entry.context_length,
                 "licence": entry.licence,

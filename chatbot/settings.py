@@ -60,7 +60,7 @@ class Settings(BaseSettings):
 
     home: FolderPath = Field(default_factory=home_folder, description="configuration, database, trained versions")
     cache: FolderPath = Field(default_factory=cache_folder, description="downloaded models")
-    database_url: str = Field("", description="SQLAlchemy URL of the database; empty: SQLite in the home")
+    database_url: str = Field("", description="postgresql://USER:PASSWORD@HOST/DATABASE; empty: SQLite in the home")
     model: str = Field("", description="model that answers, NAME[@VERSION]; empty: the one in use")
     system: str = Field("You are a helpful assistant.", description="system prompt of new conversations")
     temperature: float = Field(0.2, ge=0, le=5, description="sampling temperature; 0 takes the likeliest token")
@@ -75,23 +75,35 @@ class Settings(BaseSettings):
     device: str = Field("", description="of the hf engine: cuda, mps, cpu; empty: the best there is")
     loaded_models: int = Field(1, ge=1, le=64, description="models kept in memory, where conversations have several")
     timeout: float = Field(120, gt=0, description="seconds to wait for an endpoint's next word")
-    slots: int = Field(2, ge=1, le=64, description="conversations one model answers at once")
-    threads: int = Field(0, ge=0, description="threads of the model; 0: as many as there are cores")
+    slots: int = Field(0, ge=0, le=64, description="conversations one model answers at once; 0: as measured to pay")
+    threads: int = Field(0, ge=0, description="threads of the model; 0: as measured to be quickest")
 
     @cached_property
     def database(self) -> str | Path:
-        """SQLAlchemy URL of the database, or the path of an SQLite file."""
+        """URL of the database, or the path of an SQLite file."""
         return self.database_url or self.home / "chatbot.db"
 
     @property
     def shown_database(self) -> str:
         """The database, without a password that its URL may hold."""
-        return re.sub(r"://([^:/@]+):[^@]+@", r"://\1:***@", str(self.database))
+        # Up to the last @: a password is hidden too where its odd characters were not encoded.
+        shown = re.sub(r"(?s)(://[^:/@]*):.*@", r"\1:***@", str(self.database))
+        return re.sub(r"(password=)[^&]*", r"\1***", shown)
 
     @property
     def models_folder(self) -> Path:
         """Where downloaded models live."""
         return self.cache / "models"
+
+    @property
+    def tuning_file(self) -> Path:
+        """What was measured of models on this machine."""
+        return self.cache / "tuning.json"
+
+    @property
+    def prompts_folder(self) -> Path:
+        """Where models keep what they have read of conversations."""
+        return self.home / "prompts"
 
     @classmethod
     def settings_customise_sources(

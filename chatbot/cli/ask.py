@@ -15,6 +15,7 @@ from chatbot.events import ConversationChanged, Failed, Finished, Notice, Progre
 
 if TYPE_CHECKING:
     from chatbot.chat import ChatService
+    from chatbot.context import Context
     from chatbot.settings import Settings
 
 HELP = "ask once and print the reply; piped input joins the message"
@@ -32,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, metavar="X", help="sampling temperature; 0: no chance")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="longest reply, in tokens")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the sampling")
+    parser.add_argument(
+        "--show-context", action="store_true", help="print what the model would be sent; nothing is sent or stored"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object when the reply is complete")
 
 
@@ -67,14 +71,24 @@ def _message(words: list[str]) -> str:
 
 
 async def _ask(settings: Settings, text: str, arguments: argparse.Namespace) -> int:
+    from chatbot.context import shown
     from chatbot.session import open_service
 
     with ProgressPrinter() as progress:
-        async with open_service(settings, slots=1) as service:
+        async with open_service(settings, most_at_once=1) as service:
             conversation = await _conversation(service, arguments, progress)
-            return await _print_reply(
-                service, conversation, text, arguments.model or "", progress, as_json=arguments.json
-            )
+            model = arguments.model or ""
+            if arguments.show_context:
+                progress.tell("Loading the model, which counts")
+                context = await service.context(conversation, text, model=model)
+                progress.close()
+                print(_context_json(context) if arguments.json else shown(context), flush=True)
+                return 0
+            code = await _print_reply(service, conversation, text, model, progress, as_json=arguments.json)
+            if not code and service.summarising:
+                progress.tell("Summarising what is older, for the next message; Ctrl-C leaves it")
+                await service.settle()
+            return code
 
 
 async def _conversation(service: ChatService, arguments: argparse.Namespace, progress: ProgressPrinter) -> str | None:
@@ -129,6 +143,21 @@ async def _print_reply(
                 case ConversationChanged() | Notice() | TextDelta():
                     pass
     return 0
+
+
+def _context_json(context: Context) -> str:
+    return json.dumps(
+        {
+            "messages": [{"role": message.role, "content": message.content} for message in context.messages],
+            "prompt_tokens": context.prompt_tokens,
+            "budget_tokens": context.budget,
+            "reply_tokens": context.reply_tokens,
+            "summary": context.summary,
+            "summarised": context.summarised,
+            "pinned": list(context.pinned),
+        },
+        ensure_ascii=False,
+    )
 
 
 def _json(started: Started | None, finished: Finished, usage: Usage | None) -> str:

@@ -87,7 +87,7 @@ def _gpu() -> tuple[bool, str, str]:
 
 
 async def _store(settings: Settings) -> list[tuple[bool, str, str]]:
-    from chatbot.session import open_store
+    from chatbot.store import open_store
 
     findings = []
     try:

@@ -59,8 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _with_registry(arguments: argparse.Namespace) -> None:
-    from chatbot.session import open_store
     from chatbot.settings import Settings
+    from chatbot.store import open_store
 
     with ProgressPrinter() as progress:
         async with open_store(Settings.load()) as store:

@@ -1,4 +1,4 @@
-"""The protocol of a text engine."""
+"""The protocols of engines: what answers in words, and what makes pictures."""
 
 from __future__ import annotations
 
@@ -67,13 +67,59 @@ class Responder(Protocol):
     ) -> AsyncGenerator[str | Completion, None]:
         """Stream the reply: pieces of text as they come, never half a character, then one Completion.
 
+        Where the last message is the assistant's, the reply goes on from its end, and only what is new comes.
+
         Closing the iterator, or cancelling the task that reads it, stops the model within a token.
 
         Raises:
-            ModelError: the prompt does not fit, or the engine failed.
+            ModelError: the prompt does not fit, the engine failed, or it cannot go on with a reply.
         """
         ...
 
     async def close(self) -> None:
         """Stop all replies and give the memory back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that was made: PNG, with prompt, seed, style and version in its text chunks."""
+
+    png: bytes
+    seed: int
+    style: str
+
+
+class ImageGenerator(Protocol):
+    """A loaded model that makes pictures. Several callers may use it at once, from one event loop."""
+
+    @property
+    def name(self) -> str:
+        """`name@version` of the model."""
+        ...
+
+    @property
+    def styles(self) -> Sequence[str]:
+        """What `style` may be; empty where the model knows none."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still answer: its process has not died."""
+        ...
+
+    def imagine(
+        self, prompt: str, *, count: int = 1, seed: int | None = None, style: str = ""
+    ) -> AsyncGenerator[Picture | str, None]:
+        """Make pictures as they come. Text in between is a notice for the person: what the prompt was taken for.
+
+        Picture n has the seed `seed` + n; None draws one. Closing the iterator stops after the picture in work.
+
+        Raises:
+            ModelError: the style is unknown, or the engine failed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop, and give the memory back."""
         ...

@@ -36,13 +36,13 @@ class Models:
     Args:
         registry: knows which version answers, and fetches it.
         settings: `model` names another than the one in use.
-        slots: conversations answered at once by one model.
+        most_at_once: conversations that are ever answered at once by one model; more slots would be a waste.
     """
 
-    def __init__(self, registry: Registry, settings: Settings, *, slots: int | None = None) -> None:
+    def __init__(self, registry: Registry, settings: Settings, *, most_at_once: int = 64) -> None:
         self._registry = registry
         self._settings = settings
-        self._slots = slots or settings.slots
+        self._most_at_once = most_at_once
         self._loaded: dict[str, _Loaded] = {}
         self._versions: dict[str, Version] = {}
         self._listeners: list[Notify] = []
@@ -147,7 +147,7 @@ class Models:
                 path,
                 version.ref,
                 context_length=context_length,
-                slots=self._slots,
+                slots=min(settings.slots or 8, self._most_at_once),
                 threads=settings.threads,
                 device=settings.device,
                 trust_remote_code=version.settings.get("trust_remote_code", False),
@@ -157,14 +157,24 @@ class Models:
         if path.suffix != ".gguf":
             raise ModelError(f"{version.ref} is no GGUF file; the engine for it is hf.")
 
-        from chatbot.engines.llamacpp import LlamaCppResponder
+        from chatbot.engines import llamacpp_tuning
+        from chatbot.engines.llamacpp import LlamaCppResponder, prompt_format
+        from chatbot.engines.prompt_cache import PromptCache
 
+        known_as = f"{version.checksum[:16]}-{prompt_format()}"
+        tuning = llamacpp_tuning.remembered(settings.tuning_file, known_as)
+        if tuning is None and not (settings.threads and settings.slots):
+            self._tell(f"Measuring once what this machine does best with {version.ref}")
+            tuning = await llamacpp_tuning.measure(path, known_as, settings.tuning_file, context=context_length)
+            self._tell(f"Loading {version.ref}")
+        slots = settings.slots or (tuning.slots if tuning else 1)
         return await LlamaCppResponder.load(
             path,
             version.ref,
             context_length=context_length,
-            slots=self._slots,
-            threads=settings.threads,
+            slots=min(slots, self._most_at_once),
+            threads=settings.threads or (tuning.threads if tuning else 0),
             chat_template=version.settings.get("chat_template", True),
             speculate=settings.speculate,
+            prompts=PromptCache(settings.prompts_folder, known_as),
         )

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import ask, decode, first_screen, generate, repeating
+from tests.benchmarks import ask, decode, engines, first_screen, generate, repeating
 from tests.benchmarks.table import render
 
 
@@ -22,7 +22,8 @@ def main() -> None:
             *ask.measure(folder),
             *first_screen.measure(folder),
         ]
-    print(render(rows))
+        compared = engines.measure()
+    print(render(rows), compared, sep="\n\n")
 
 
 main()

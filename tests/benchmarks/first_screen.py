@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from chatbot.session import open_store
 from chatbot.settings import Settings
+from chatbot.store import open_store
 from tests.benchmarks.peers import peer
 from tests.benchmarks.table import Row
 

@@ -46,7 +46,7 @@ def test_a_conversation_is_remembered_from_one_call_to_the_next(chatbot: Chatbot
 
     shown = json.loads(chatbot("conversations", "show", first["conversation"], "--json").stdout)
     assert [message["role"] for message in shown["messages"]] == ["user", "assistant"] * 3
-    assert {"id", "parent", "role", "text", "status", "created"} == set(shown["messages"][0])
+    assert {"id", "parent", "role", "text", "status", "created"} <= set(shown["messages"][0])
     assert [message["parent"] for message in shown["messages"][1:]] == [m["id"] for m in shown["messages"][:-1]]
     assert shown["messages"][1]["text"] == first["text"]
     listed = json.loads(chatbot("conversations", "list", "--json").stdout)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psutil
@@ -21,6 +22,7 @@ from chatbot.events import Failed, Started
 from chatbot.session import open_service
 from chatbot.settings import Settings
 from tests.conftest import Chatbot
+from tests.processes import engines_of
 
 pytestmark = pytest.mark.usefixtures("model_path")
 
@@ -36,6 +38,7 @@ def long_reply() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a run in the background ignores it
     )
     try:
         assert process.stdout is not None
@@ -58,7 +61,7 @@ def only_conversation(chatbot: Chatbot) -> list[dict[str, Any]]:
 
 
 def servers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    return psutil.Process(process.pid).children(recursive=True)
+    return engines_of(process.pid)
 
 
 def test_after_kill_9_the_cut_reply_stands_there_as_interrupted(chatbot: Chatbot) -> None:
@@ -135,7 +138,7 @@ def test_a_model_process_that_dies_is_started_again() -> None:
     async def scenario() -> None:
         async with open_service(Settings.load(max_tokens=5)) as service:
             conversation = await _say(service, None, "hello")
-            [child] = psutil.Process().children()
+            [child] = engines_of(os.getpid())
             child.kill()
             child.wait()
             await asyncio.sleep(0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import cast
 
 import pytest
@@ -14,11 +15,12 @@ from textual.widgets import Markdown, Static
 
 from chatbot.chat import ChatService
 from chatbot.engines.base import ChatMessage, Responder
-from chatbot.engines.fake import ScriptedResponder, echo
+from chatbot.engines.fake import Script, ScriptedResponder, echo
 from chatbot.engines.load import Models, Notify
 from chatbot.errors import ModelError
-from chatbot.session import open_store
 from chatbot.settings import Settings
+from chatbot.store import open_store
+from storage.conversations import Message, Role
 from tui.app import ChatbotApp
 from tui.composer import Composer
 from tui.dialogs import DeleteDialog
@@ -41,6 +43,8 @@ class Scripted(Models):
         self.ready = asyncio.Event()
         self.ready.set()
         self.failure: str = ""
+        self.script: Script = script
+        self.context_length = 4096
 
     async def name(self, wanted: str = "") -> str:
         return "fake@1"
@@ -50,7 +54,7 @@ class Scripted(Models):
         await self.ready.wait()
         if self.failure:
             raise ModelError(self.failure)
-        yield ScriptedResponder(script, delay=0.01)
+        yield ScriptedResponder(self.script, delay=0.01, context_length=self.context_length)
 
     async def close(self) -> None:
         return None
@@ -70,7 +74,7 @@ class Driven:
     async def _open(self, settings: Settings) -> AsyncIterator[ChatService]:
         await self.may_open.wait()
         async with open_store(settings) as store:
-            service = ChatService(store.conversations, self.models, settings)
+            service = ChatService(store, self.models, settings)
             try:
                 yield service
             finally:
@@ -125,6 +129,10 @@ class Driven:
 
     def notices(self) -> list[str]:
         return [str(view.render()) for view in self.app.chat.query(NoticeView)]
+
+    def toasts(self) -> list[str]:
+        """What was said beside all else, and goes by itself."""
+        return [notification.message for notification in self.app._notifications]
 
     def shown(self) -> dict[str, object]:
         return {"said": self.said(), "replies": self.replies(), "notices": self.notices(), "status": self.status}
@@ -240,7 +248,7 @@ async def test_a_conversation_deleted_elsewhere_is_said_and_nothing_breaks(drive
     async with driven.run():
         await driven.say_and_wait("hello")
         async with open_store(Settings.load()) as store:
-            await store.conversations.delete(cast(str, driven.app.chat.conversation))
+            await store.forgetting.conversation(cast(str, driven.app.chat.conversation))
         await driven.pilot.press("f2")
         await driven.until(lambda: "no conversation" in "".join(driven.notices()))
 
@@ -364,11 +372,15 @@ async def test_a_long_conversation_mounts_what_is_seen_and_more_on_scrolling_up(
         assert driven.said() == [f"question {number}" for number in range(80, 100)]
 
 
+def a_message(role: Role, text: str) -> Message:
+    return Message(text, "", None, role, text, "complete", datetime.now(UTC))
+
+
 async def test_a_long_sitting_lets_go_of_what_has_scrolled_away(driven: Driven) -> None:
     async with driven.run():
         for number in range(40):
-            await driven.app.chat.query_one(Transcript).add(SaidView(f"line {number}"))
-            await driven.app.chat.query_one(Transcript).add(ReplyView(f"reply {number}"))
+            await driven.app.chat.query_one(Transcript).add(SaidView(a_message("user", f"line {number}")))
+            await driven.app.chat.query_one(Transcript).add(ReplyView(a_message("assistant", f"reply {number}")))
         assert len(driven.app.chat.query_one(Transcript).children) == MOST_MOUNTED
         assert driven.said()[-1] == "line 39"
 

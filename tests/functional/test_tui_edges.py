@@ -9,8 +9,8 @@ import pytest
 from textual import events
 
 from chatbot.commands import COMMANDS
-from chatbot.session import open_store
 from chatbot.settings import Settings
+from chatbot.store import open_store
 from tests.functional.test_tui import Driven, a_long_conversation, driven
 from tui.dialogs import DeleteDialog
 from tui.transcript import Transcript
@@ -126,7 +126,7 @@ async def test_a_text_refused_because_its_conversation_is_gone_becomes_a_new_dra
         await driven.say_and_wait("hello")
         async with open_store(Settings.load()) as elsewhere:
             for conversation in await elsewhere.conversations.list():
-                await elsewhere.conversations.delete(conversation.id)
+                await elsewhere.forgetting.conversation(conversation.id)
         await driven.say("unsent")
         await driven.until(lambda: driven.composer.text == "unsent")
         await driven.pilot.press("ctrl+n")

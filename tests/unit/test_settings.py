@@ -7,6 +7,8 @@ import pytest
 from chatbot.errors import UserError
 from chatbot.settings import Settings, config_file
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 def write_config(text: str) -> None:
     config_file().parent.mkdir(parents=True)

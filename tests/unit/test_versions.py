@@ -55,7 +55,7 @@ async def test_promoting_and_rolling_back_walk_the_same_way(registry: Registry, 
     with pytest.raises(StorageError, match="roll back"):
         await registry.rollback("gpt")
     assert [entry.action for entry in await registry.history("gpt")] == ["rollback", "rollback", "promote", "promote"]
-    assert {row.version.ref: row.state for row in await registry.list()} == {
+    assert {row.version.ref: row.state for row in await registry.list("gpt")} == {
         "mine@1": "retired",
         "mine@2": "retired",
         CATALOG[0].ref: "current",
@@ -67,7 +67,15 @@ async def test_kinds_do_not_mix(registry: Registry, versions: Versions) -> None:
     await registry.promote("painter@1")
     assert (await registry.current("aigc")).ref == "painter@1"
     assert (await registry.current("gpt")).ref == CATALOG[0].ref
-    assert [row.version.ref for row in await registry.list("aigc")] == ["painter@1"]
+    states = {row.version.ref: row.state for row in await registry.list("aigc")}
+    assert states == {"painter@1": "current", "stickers@1": "available"}
+
+
+async def test_what_ships_with_the_program_is_there_and_cannot_be_removed(registry: Registry) -> None:
+    assert (await registry.current("aigc")).ref == "stickers@1"
+    assert registry.path(await registry.current("aigc")).is_file()
+    with pytest.raises(ModelError, match="part of chatbot"):
+        await registry.remove("stickers")
 
 
 async def test_only_a_candidate_is_promoted(registry: Registry, versions: Versions) -> None:
