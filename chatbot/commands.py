@@ -68,6 +68,13 @@ async def _help(call: Call) -> AsyncGenerator[Event, None]:
     yield Notice("\n".join(f"{command.usage:<{width}}  {command.help}" for command in COMMANDS.values()))
 
 
+@_command("imagine", "make a picture; --seed N and --style NAME may stand before", "TEXT")
+async def _imagine(call: Call) -> AsyncGenerator[Event, None]:
+    async with aclosing(call.service.imagine(call.conversation, call.argument, person=call.person)) as events:
+        async for event in events:
+            yield event
+
+
 @_command("new", "start a new conversation")
 async def _new(call: Call) -> AsyncGenerator[Event, None]:
     yield ConversationChanged(None)

@@ -7,8 +7,20 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chatbot.events import ConversationChanged, Event, Failed, Finished, Notice, Progress, Started, TextDelta, Usage
+from chatbot.events import (
+    ConversationChanged,
+    Event,
+    Failed,
+    Finished,
+    ImageReady,
+    Notice,
+    Progress,
+    Started,
+    TextDelta,
+    Usage,
+)
 from tui.message import ReplyView
+from tui.picture import Shown
 
 if TYPE_CHECKING:
     from tui.chat_screen import ChatScreen
@@ -23,6 +35,7 @@ class LiveReply:
     text: str = ""
     shown: int = 0
     view: ReplyView | None = None
+    drawn: bool = False  # a picture came
 
     def show_in(self, view: ReplyView) -> None:
         """Follow it there, from its beginning."""
@@ -75,6 +88,11 @@ class Replies:
         here = screen.conversation == live.conversation
         if isinstance(event, Progress):
             screen.status.show_progress(event)
+        elif isinstance(event, ImageReady):
+            live.drawn = True
+            if live.view is not None and live.view.is_attached:
+                shown = Shown(event.path, event.prompt, event.seed, event.style, event.model)
+                await live.view.add_picture(shown, screen.graphics)
         elif isinstance(event, Usage) and here:
             screen.status.usage = event
         elif isinstance(event, Finished | Failed):
@@ -84,7 +102,7 @@ class Replies:
                 await live.view.end(live.text, event)
                 screen.transcript.refresh_bindings()  # more can be done with it now
             screen.status.state = "replying elsewhere" if self.live else "ready"
-            if isinstance(event, Finished) and event.model and here:
+            if isinstance(event, Finished) and event.model and here and not live.drawn:
                 screen.status.model = event.model
             await screen.refresh_sidebar()
             screen.opening.follow_summary()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from chatbot.engines.base import Responder
+from chatbot.engines.base import ImageGenerator, Responder
+from chatbot.engines.load_pictures import Pictures
 from chatbot.errors import ModelError
 from chatbot.events import Progress
 from chatbot.registry import Registry
@@ -46,6 +47,7 @@ class Models:
         self._loaded: dict[str, _Loaded] = {}
         self._versions: dict[str, Version] = {}
         self._listeners: list[Notify] = []
+        self._pictures = Pictures(registry, settings)
 
     async def name(self, wanted: str = "") -> str:
         """`name@version` of what answers, loaded or not. `wanted`: NAME[@VERSION], or empty for the one in use."""
@@ -92,8 +94,17 @@ class Models:
             loaded.users -= 1
             loaded.used = time.monotonic()
 
+    def generator(self, notify: Notify) -> AbstractAsyncContextManager[ImageGenerator]:
+        """The picture model in use, loaded for as long as it is used here; `notify` hears of what takes long.
+
+        Raises:
+            ModelError: it cannot be fetched or does not load.
+        """
+        return self._pictures.generator(notify)
+
     async def close(self) -> None:
         """Stop loading, and give the memory back."""
+        await self._pictures.close()
         everything, self._loaded = list(self._loaded.values()), {}
         for loaded in everything:
             loaded.task.cancel()
