@@ -66,8 +66,8 @@ _BARE = re.compile(
 )
 
 _NO_PICTURE = re.compile(
-    r"\b(?:ascii|svg|latex|tikz|mermaid|matplotlib|plantuml|html|css|canvas|turtle|python|javascript|code|script|function"
-    r"|program|algorithm|table|list|essay|paragraph|sentence|words|poem|prompt|text)\b",
+    r"\b(?:ascii|svg|latex|tikz|mermaid\s+(?:code|charts?|diagrams?)|matplotlib|plantuml|html|css|canvas|python|javascript|code|script|function"
+    r"|program|algorithm|table|list|essay|paragraph|sentence|words|poem|prompt|text|big\s+picture)\b",
     re.I,
 )
 _IDIOM = re.compile(
@@ -76,7 +76,7 @@ _IDIOM = re.compile(
     r"(?:between|in\s+the\s+sand|at|somewhere)|line|breath|blood|bath|salary|wages|lots|straws?|cards?|crowds?|curtains?"
     r"|sword|gun|weapon|water|inspiration|strength|criticism|fire|interest|money|cash|battery|power|fence|walls?|house"
     r"|room|rooms|ceiling|door|nails|connections?|correlations?|insights?|boundar(?:y|ies)|map\s+from|contract|will|plan"
-    r"|point|points|town\s+red)\b|(?:up|on|from|upon|near|back|out|in|into|down|away|off|closer|together|with|between)\b",
+    r"|point|points|town\s+red)\b|(?:is|was|are|were|has|comes|of|up|on|from|upon|near|back|out|in|into|down|away|off|closer|together|with|between)\b",
     re.I,
 )
 _DRAWN_THINGS_OF_DRAW_ALONE = re.compile(r"(?:a\s+)?(?:blank|bath|winner|raffle|match|tie)\b", re.I)
@@ -87,16 +87,19 @@ _SAID = re.compile(
 )
 _TAIL = re.compile(
     r"(?:[\s,]+(?:please|pls|plz|thanks|thank\s+you|thx|for\s+(?:me|us)|would\s+you|will\s+you|ok(?:ay)?|now|if\s+you\s+can"
-    r"|real\s+quick|quickly))+\s*\Z",
+    r"|real\s+quick|quickly|for\s+(?:him|her|them)|can\s+you\s+(?:make|draw|do)\s+(?:one|it|that)))+\s*\Z",
     re.I,
 )
+_GERUND = re.compile(r"\b(?:would|do)\s+you\s+mind\s+(draw|sketch|paint|mak|creat|generat)ing\b", re.I)
+_ENDINGS = {"mak": "make", "creat": "create", "generat": "generate"}
+_LAST_CLAUSE = re.compile(r".*(?:[.!?;]\s+|,\s+(?=(?:can|could|would|will|please)\b))", re.I | re.DOTALL)
 _PUNCTUATION = " \t\n.,!?;:。！？，；：~～…\"'“”‘’()（）"
 
 _POLITE_ZH = (
     r"(?:你好|嗨|请问|那么?|好的?|现在|然后)?[，,、\s]*(?:请|麻烦)?(?:你|您)?"
     r"(?:能不能|可不可以|可以|能否|能|会不会|会)?(?:请|麻烦)?"
 )
-_FOR_ZH = r"(?:再)?(?:帮|给|为|替)?(?:我|我们|咱们)?(?:再)?"
+_FOR_ZH = r"(?:再)?(?:帮忙|帮|给|为|替)?(?:我们|我|咱们|孩子|他|她|大家)?(?:再)?"
 _COUNT_ZH = r"[一二三四五六七八九十两几0-9]*(?:张|幅|副|个|款|枚|套|组)?"
 _KIND_ZH = r"(?:图片|图画|图像|图|照片|画像|画|贴纸|表情包|表情|插画|插图|卡通画|卡通|头像|图标|素描|简笔画|漫画)"
 _DRAW_ZH = re.compile(
@@ -129,7 +132,12 @@ def find(text: str) -> PictureRequest | None:
         return _in_chinese(text)
     if _NO_PICTURE.search(text):
         return None
+    text = _GERUND.sub(lambda match: f"please {_ENDINGS.get(match[1].lower(), match[1])}", text)
     bare = _TAIL.sub("", text.strip(_PUNCTUATION)).strip(_PUNCTUATION)
+    return _in_english(bare) or _in_english(_LAST_CLAUSE.sub("", bare))
+
+
+def _in_english(bare: str) -> PictureRequest | None:
     for pattern in (_MAKE, _WANT, _BARE, _KIND_LAST):
         if (match := pattern.fullmatch(bare)) is not None:
             return _request(match["prompt"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from chatbot.catalog import DEFAULTS
 from chatbot.engines.base import ImageGenerator
+from chatbot.engines.fake import ScriptedGenerator
 from chatbot.errors import ModelError
 from chatbot.events import Progress
 from chatbot.fetch import Tell, fetch
@@ -80,6 +81,9 @@ class Pictures:
         if before is not None and not before.generator.alive:
             await before.generator.close()
             before = self._loaded = None
+        if self._settings.model == "fake":  # no model answers, neither in words nor in pictures
+            self._loaded = before or _Loaded(ScriptedGenerator())
+            return self._loaded
         wanted = (await self._registry.current("aigc")).ref
         if before is not None and wanted in (before.generator.name, self._failed):
             return before
