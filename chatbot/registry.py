@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from chatbot import __version__, hub
-from chatbot.catalog import CATALOG, DEFAULTS, Bundled, CatalogEntry
+from chatbot.catalog import CATALOG, DEFAULTS, FETCHABLE, TEACHERS, Bundled, CatalogEntry
 from chatbot.errors import ModelError
 from chatbot.fetch import Tell, fetch, is_fetched, model_file
 from chatbot.local_models import inspect_file, inspect_folder
@@ -156,13 +156,13 @@ class Registry:
     async def pull(
         self, ref: str, tell: Tell, announce: Announce | None = None, *, trust_remote_code: bool = False
     ) -> Version:
-        """Fetch a model, and register it where it is not one of the catalog.
+        """Fetch a model, a teacher too, and register it where it is not one of the catalog.
 
         With `trust_remote_code`, Python code that lies beside the weights is fetched too, and run from now on.
 
         Raises ModelError.
         """
-        version = await self.find(ref)
+        version = self._teacher(ref) or await self.find(ref)
         if version == FAKE:
             raise ModelError("The fake model is for one run only: --model fake.")
         if trust_remote_code and "repo" in version.settings:
@@ -180,6 +180,8 @@ class Registry:
         self, ref: str, tell: Tell, announce: Announce | None = None, *, trust_remote_code: bool = False
     ) -> Version:
         """Let a version answer from now on, fetched first where it has to be. Raises ModelError."""
+        if self._teacher(ref) is not None:
+            raise ModelError(f"{ref} helps to train picture models; it answers nothing.")
         version = await self.pull(ref, tell, announce, trust_remote_code=trust_remote_code)
         version = await self._versions.add_or_find(version)
         await self._versions.activate(version.name, version.version, "use")
@@ -204,14 +206,15 @@ class Registry:
 
         Raises ModelError or StorageError where there is none, or it is in use.
         """
-        version = await self.find(ref)
+        version = self._teacher(ref) or await self.find(ref)
         registered = version.ref in {row.ref for row in await self._versions.list()}
         entry = _entry(version)
         if entry is not None and isinstance(entry.source, Bundled):
             raise ModelError(f"{version.ref} is part of chatbot; it cannot be removed.")
         if not registered and not (entry and is_fetched(entry, self._models)):
             raise ModelError(f"{version.ref} is not here; there is nothing to remove.")
-        if not registered and version.ref == (await self.current(version.kind)).ref:
+        in_use = version.kind in DEFAULTS and version.ref == (await self.current(version.kind)).ref
+        if not registered and in_use:
             raise ModelError(f"{version.ref} is in use; `chatbot models use` another first.")
         if registered:
             await self._versions.remove(version.name, version.version)
@@ -231,6 +234,10 @@ class Registry:
 
     async def history(self, kind: Kind) -> Sequence[Activation]:
         return await self._versions.history(kind)
+
+    def _teacher(self, ref: str) -> Version | None:
+        """What is fetched and removed by its name, and found nowhere else."""
+        return next((self._of_catalog(entry) for entry in TEACHERS if ref.lower() in (entry.name, entry.ref)), None)
 
     def _of_catalog(self, entry: CatalogEntry) -> Version:
         path = model_file(entry, self._models)
@@ -271,7 +278,7 @@ class Registry:
                 return row
         settings, checksum = await asyncio.to_thread(inspect_folder if path.is_dir() else inspect_file, path)
         name = re.sub(r"[^\w.-]+", "-", path.name.lower().removesuffix(".gguf")).strip("-") or "model"
-        if name in {FAKE.name, *(entry.name for entry in CATALOG)}:
+        if name in {FAKE.name, *(entry.name for entry in FETCHABLE)}:
             name += "-file"
         for number in range(1, 10_000):
             version = Version(
@@ -322,4 +329,4 @@ def _behind(model: str, url: str) -> Version:
 
 
 def _entry(version: Version) -> CatalogEntry | None:
-    return next((entry for entry in CATALOG if entry.ref == version.ref), None)
+    return next((entry for entry in FETCHABLE if entry.ref == version.ref), None)

@@ -30,6 +30,7 @@ from chatbot.aigc.journal import Journal
 from chatbot.aigc.networks import Autoencoder, Shape
 from chatbot.aigc.options import Options, network_shape
 from chatbot.aigc.snapshot import Snapshot, take
+from chatbot.aigc.teacher import load as load_teacher
 from chatbot.aigc.text import LENGTH, TextEncoder
 from chatbot.errors import UserError
 
@@ -102,6 +103,8 @@ class Training:
 
     def go(self) -> Outcome:
         """Train to the end. Raises Stopped where it was asked to stop, UserError where it cannot go on."""
+        options = self.options
+        teacher = load_teacher(options.teacher, options.resolution, self.tell) if options.teacher else None
         data = self._data()
         captions = self._captions(data)
         shape = network_shape(
@@ -131,7 +134,9 @@ class Training:
                 tensors, state = {}, {}
             autoencoder = first.net.eval().requires_grad_(False)
         latents = self._latents(autoencoder, data) if autoencoder is not None else None
-        second = GanStage(self.options, shape, data, captions, latents, self.device)
+        second = GanStage(
+            self.options, shape, data, captions, latents, self.device, teacher=teacher, autoencoder=autoencoder
+        )
         if state.get("stage") == GAN and state.get("step", 0):
             second.restore(tensors)
         else:

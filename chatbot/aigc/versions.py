@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from chatbot import __version__
 from chatbot.aigc.model import WEIGHTS
-from chatbot.catalog import CATALOG
+from chatbot.catalog import FETCHABLE
 from chatbot.errors import UserError
 from chatbot.registry import Registry
 from storage.versions import Version
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 async def register(registry: Registry, home: Path, outcome: Outcome, run: str) -> Version:
     """Copy the model into `home` and register it, named for its run, with the next free number as its version."""
     name = re.sub(r"[^\w.-]+", "-", run.lower()).strip("-.") or "pictures"
-    if name in {entry.name for entry in CATALOG}:
+    if name in {entry.name for entry in FETCHABLE}:
         name += "-run"
     taken = {row.version.ref for row in await registry.list()}
     number = next(n for n in range(1, len(taken) + 2) if f"{name}@{n}" not in taken)

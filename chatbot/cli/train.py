@@ -45,7 +45,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     aigc.add_argument("--preset", choices=PRESETS, help="sizes that suit a machine (default: by what is here)")
     aigc.add_argument("--resolution", type=int, metavar="N", help="32, 64, 128 or 256 pixels")
     aigc.add_argument("--space", choices=("latent", "pixels"), help="where G and D work (default latent)")
-    aigc.add_argument("--loss", choices=LOSSES, help="the value of the game (default r3gan)")
+    aigc.add_argument(
+        "--loss",
+        choices=LOSSES,
+        help="the value of the game (default r3gan); projected: by a teacher's features alone",
+    )
+    aigc.add_argument(
+        "--teacher",
+        metavar="NAME",
+        help="frozen network through which D sees the pictures a second time: efficientnet-lite0 (19 MB are fetched; "
+        "what --loss projected takes where none is named), or torchvision:MODEL",
+    )
+    aigc.add_argument("--teacher-weight", type=float, metavar="X", help="of that view beside the first (default 0.5)")
     aigc.add_argument(
         "--conditioning",
         choices=("text", "classes", "none"),
@@ -83,9 +94,9 @@ def _options(arguments: argparse.Namespace) -> Options:
 
     if arguments.data is None:
         raise UserError("Say which pictures to train on: --data DIR.")
-    for name in ("minutes", "kimg", "gamma", "rate", "batch", "lambda_d", "lambda_g"):
+    for name in ("minutes", "kimg", "gamma", "rate", "batch", "lambda_d", "lambda_g", "teacher_weight"):
         value = getattr(arguments, name)
-        least = 0 if name in ("gamma", "lambda_d", "lambda_g") else 1e-9
+        least = 0 if name in ("gamma", "lambda_d", "lambda_g", "teacher_weight") else 1e-9
         if value is not None and not least <= value < 1e9:
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag} {value:g} makes no sense; it is {'more than' if least else 'at least'} 0.")
@@ -103,6 +114,8 @@ def _options(arguments: argparse.Namespace) -> Options:
         "lambda_g",
         "gamma",
         "rate",
+        "teacher",
+        "teacher_weight",
     )
     given = {name: getattr(arguments, name) for name in (*names, "batch", "flips", "seed")}
     return from_preset(preset, data=str(arguments.data.expanduser().resolve()), **given)
