@@ -52,8 +52,8 @@ class Journal:
         path = self._run / _STATS
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
-    def report(self, figures: dict[str, Any], options: Options) -> None:
-        """One page: figures, curves, and the grids from first to last."""
+    def report(self, figures: dict[str, Any], options: Options, atlas: str) -> None:
+        """One page: figures, curves, the grids from first to last, and the part that shows the atlas."""
         if not self._active:
             return
         grids = sorted((self._run / "grids").glob("*.png"))
@@ -66,7 +66,7 @@ class Journal:
         body = (
             f"<h1>Training report</h1><table>{cells}</table>{self._curves()}<h2>Pictures</h2><p>From above: real, as "
             "A_D's autoencoder rebuilds them, and made from their captions with two sets of codes.</p>"
-            f"{pictures}<h2>Options</h2><table>{asked}</table>"
+            f"{pictures}{atlas}<h2>Options</h2><table>{asked}</table>"
         )
         page = (
             '<!doctype html><meta charset="utf-8"><title>Training report</title><style>body{font:15px sans-serif;'

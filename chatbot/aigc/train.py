@@ -1,7 +1,7 @@
 """A run: pictures and captions are prepared, the autoencoder is trained, then the GAN; stopped and resumed at will.
 
 A run's folder holds run.json (options and plan), data/ (prepared once), checkpoints/, best/, grids/, stats.jsonl,
-tensorboard/, and at the end model/ and report.html.
+tensorboard/, and at the end model/, atlas/ and report.html.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from chatbot import __version__
+from chatbot.aigc import atlas, checkpoint, dataset, model, parallel
 from chatbot.aigc import captions as captions_of
-from chatbot.aigc import checkpoint, dataset, model, parallel
 from chatbot.aigc.autoencoder import AutoencoderStage, encode_all, save_latents
 from chatbot.aigc.captions import Captions
 from chatbot.aigc.dataset import Dataset
@@ -348,7 +348,10 @@ class Training:
             figures = {**{name: value for name, value in state.items() if name != "step"}, "seconds": round(seconds)}
             figures["kimg"] = self.plan[GAN] * self.options.batch / 1000
             model.export(folder, shape, held, data, captions, self.options, figures)
-            journal.report(figures, self.options)
+            self.tell("Drawing the atlas", None)
+            assisted = self.options.lambda_g > 0
+            drawn = atlas.draw(self.run, shape, held, data, captions, self.device) if assisted else atlas.left_out()
+            journal.report(figures, self.options, drawn)
         journal.close()
         parallel.wait()
         return Outcome(folder, figures, data.fingerprint)
