@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -83,7 +83,10 @@ class Registry:
         name, _, version = ref.lower().partition("@")
         if name == FAKE.name:
             return FAKE
-        rows = [row for row in await self._versions.list() if row.name.lower() == name]
+        known_rows = await self._versions.list()
+        rows = [row for row in known_rows if row.name.lower() == name]
+        if not rows:  # a repository of which a file was chosen
+            rows = [row for row in known_rows if row.settings.get("repo", "").lower() == name]
         if version:
             rows = [row for row in rows if row.version == version]
         rows.sort(key=lambda row: (row.state == "current", row.state != "failed", row.created))
@@ -124,7 +127,7 @@ class Registry:
                 await hub.fetch(version, tell)
             if version.settings["engine"] == "llamacpp" and "chat_template" not in version.settings:
                 found, _ = await asyncio.to_thread(inspect_file, self.path(version))
-                version = replace(version, settings=version.settings | {"file": version.settings["file"], **found})
+                version = replace(version, settings=version.settings | found | {"file": version.settings["file"]})
             return await self._versions.add_or_find(version)
         if version.folder and not self.path(version).exists():
             raise ModelError(
@@ -177,11 +180,22 @@ class Registry:
         return version
 
     async def use(
-        self, ref: str, tell: Tell, announce: Announce | None = None, *, trust_remote_code: bool = False
+        self,
+        ref: str,
+        tell: Tell,
+        announce: Announce | None = None,
+        *,
+        trust_remote_code: bool = False,
+        check: Callable[[Version], Awaitable[None]] | None = None,
     ) -> Version:
-        """Let a version answer from now on, fetched first where it has to be. Raises ModelError."""
+        """Let a version answer from now on, fetched first where it has to be.
+
+        What `check` raises about it keeps the one before in use. Raises ModelError.
+        """
         version = await self.pull(ref, tell, announce, trust_remote_code=trust_remote_code)
         version = await self._versions.add_or_find(version)
+        if check is not None:
+            await check(version)
         await self._versions.activate(version.name, version.version, "use")
         return replace(version, state="current")
 
