@@ -40,7 +40,7 @@ _KIND = (
 _LOOK = r"(?:[\w-]+\s+){0,3}?"
 _OF = r"(?:of|showing|with|depicting|that\s+shows)\s+"
 _DRAW = re.compile(
-    rf"{_POLITE}(?:draw|sketch|paint|doodle|illustrate){_FOR}\s+"
+    rf"{_POLITE}(?P<verb>draw|sketch|paint|doodle|illustrate){_FOR}\s+"
     rf"(?:(?:a|an|the|some|one)\s+{_LOOK}{_KIND}\s+{_OF})?(?P<prompt>.+)",
     re.I | re.DOTALL,
 )
@@ -66,20 +66,29 @@ _BARE = re.compile(
 )
 
 _NO_PICTURE = re.compile(
-    r"\b(?:ascii|svg|latex|tikz|mermaid\s+(?:code|charts?|diagrams?)|matplotlib|plantuml|html|css|canvas|python|javascript|code|script|function"
-    r"|program|algorithm|table|list|essay|paragraph|sentence|words|poem|prompt|text|big\s+picture)\b",
+    r"\b(?:ascii|svg|latex|tikz|mermaid\s+(?:code|charts?|diagrams?)|matplotlib|plantuml|html|css|canvas|python|javascript"
+    r"|code|script|function|program|algorithm|table|list|essay|paragraph|sentence|words|poem|prompt|text|big\s+picture)\b",
     re.I,
 )
+_ADJECTIVE = r"(?:[\w-]+\s+)?"
 _IDIOM = re.compile(
-    r"(?:(?:a|an|the|some|any|more|your|own|my|their|our|his|her|its)\s+)*(?:[\w-]+\s+)?"
-    r"(?:conclusions?|attention|comparisons?|parallels?|distinctions?|inferences?|lessons?|analog(?:y|ies)|lines?\s+"
-    r"(?:between|in\s+the\s+sand|at|somewhere)|line|breath|blood|bath|salary|wages|lots|straws?|cards?|crowds?|curtains?"
-    r"|sword|gun|weapon|water|inspiration|strength|criticism|fire|interest|money|cash|battery|power|fence|walls?|house"
-    r"|room|rooms|ceiling|door|nails|connections?|correlations?|insights?|boundar(?:y|ies)|map\s+from|contract|will|plan"
-    r"|point|points|town\s+red)\b|(?:is|was|are|were|has|comes|of|up|on|from|upon|near|back|out|in|into|down|away|off|closer|together|with|between)\b",
+    # things that are drawn and are no pictures
+    rf"(?:(?:a|an|the|some|any|more|your|own|my|their|our|his|her|its)\s+)*{_ADJECTIVE}"
+    r"(?:conclusions?|attention|comparisons?|parallels?|distinctions?|inferences?|lessons?|analog(?:y|ies)|lines?|breath"
+    r"|blood|bath|salary|wages|lots|straws?|cards?|crowds?|curtains?|inspiration|strength|criticism|connections?"
+    r"|correlations?|insights?|boundar(?:y|ies)|contract|will|plans?|points?|blank|winner|raffle)\b"
+    # stuff: "draw water", but "draw a battery" is a picture
+    r"|(?:water|fire|money|cash|power|interest|heat|fluids?)\b"
+    # what somebody has, is taken out or gets a coat of paint
+    rf"|(?:your|my|our|his|her|their)\s+{_ADJECTIVE}(?:swords?|guns?|weapons?|fence|walls?|house|rooms?|kitchen|bedroom"
+    r"|ceiling|doors?|nails|car)\b"
+    # no object at all
+    r"|(?:is|was|are|were|has|comes|of|up|on|from|upon|near|back|out|in|into|down|away|off|closer|together|with|between)\b",
     re.I,
 )
-_DRAWN_THINGS_OF_DRAW_ALONE = re.compile(r"(?:a\s+)?(?:blank|bath|winner|raffle|match|tie)\b", re.I)
+_COAT = re.compile(
+    rf"(?:the|a)\s+{_ADJECTIVE}(?:fence|walls?|house|rooms?|kitchen|bedroom|ceiling|doors?|town)\b", re.I
+)
 _SAID = re.compile(
     r"(?:it|that|this|them|him|her|those|these|one|what\s+(?:you|i|we)\s+(?:just\s+)?(?:said|described|wrote|told\s+me))"
     r"(?:\s+(?:for\s+me|now|then|please|pls|again))*",
@@ -142,7 +151,11 @@ def _in_english(bare: str) -> PictureRequest | None:
         if (match := pattern.fullmatch(bare)) is not None:
             return _request(match["prompt"])
     match = _DRAW.fullmatch(bare)
-    if match is None or _IDIOM.match(match["prompt"]) or _DRAWN_THINGS_OF_DRAW_ALONE.match(match["prompt"]):
+    if match is None or _IDIOM.match(match["prompt"]):
+        return None
+    if match["prompt"].lower() in ("me", "us"):
+        return None
+    if match["verb"].lower() == "paint" and _COAT.match(match["prompt"]):
         return None
     return _request(match["prompt"])
 
@@ -170,5 +183,7 @@ def _in_chinese(text: str) -> PictureRequest | None:
     for pattern in (_WANT_ZH, _MAKE_ZH, _DRAW_ZH):
         if (match := pattern.fullmatch(bare)) is not None:
             prompt = match["prompt"].strip(_PUNCTUATION)
+            if not prompt or re.fullmatch(_KIND_ZH, prompt):  # 画画, the doing
+                return None
             return PictureRequest("" if _SAID_ZH.fullmatch(prompt) else prompt)
     return None

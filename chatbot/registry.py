@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -83,7 +83,10 @@ class Registry:
         name, _, version = ref.lower().partition("@")
         if name == FAKE.name:
             return FAKE
-        rows = [row for row in await self._versions.list() if row.name.lower() == name]
+        known_rows = await self._versions.list()
+        rows = [row for row in known_rows if row.name.lower() == name]
+        if not rows:  # a repository of which a file was chosen
+            rows = [row for row in known_rows if row.settings.get("repo", "").lower() == name]
         if version:
             rows = [row for row in rows if row.version == version]
         rows.sort(key=lambda row: (row.state == "current", row.state != "failed", row.created))
@@ -124,7 +127,7 @@ class Registry:
                 await hub.fetch(version, tell)
             if version.settings["engine"] == "llamacpp" and "chat_template" not in version.settings:
                 found, _ = await asyncio.to_thread(inspect_file, self.path(version))
-                version = replace(version, settings=version.settings | {"file": version.settings["file"], **found})
+                version = replace(version, settings=version.settings | found | {"file": version.settings["file"]})
             return await self._versions.add_or_find(version)
         if version.folder and not self.path(version).exists():
             raise ModelError(
@@ -177,13 +180,24 @@ class Registry:
         return version
 
     async def use(
-        self, ref: str, tell: Tell, announce: Announce | None = None, *, trust_remote_code: bool = False
+        self,
+        ref: str,
+        tell: Tell,
+        announce: Announce | None = None,
+        *,
+        trust_remote_code: bool = False,
+        check: Callable[[Version], Awaitable[None]] | None = None,
     ) -> Version:
-        """Let a version answer from now on, fetched first where it has to be. Raises ModelError."""
+        """Let a version answer from now on, fetched first where it has to be.
+
+        What `check` raises about it keeps the one before in use. Raises ModelError.
+        """
         if self._teacher(ref) is not None:
             raise ModelError(f"{ref} helps to train picture models; it answers nothing.")
         version = await self.pull(ref, tell, announce, trust_remote_code=trust_remote_code)
         version = await self._versions.add_or_find(version)
+        if check is not None:
+            await check(version)
         await self._versions.activate(version.name, version.version, "use")
         return replace(version, state="current")
 
@@ -200,6 +214,14 @@ class Registry:
     async def rollback(self, kind: Kind) -> Version:
         """Let the version before the current one answer again. Raises StorageError where there was none."""
         return await self._versions.rollback(kind) or await self.current(kind)
+
+    async def is_promoted(self, version: Version) -> bool:
+        """Whether it answers because it was promoted: then it has to show first that it can speak."""
+        return await self._versions.is_promoted(version)
+
+    async def fail(self, version: Version) -> bool:
+        """Mark a promoted version as failed and roll back from it; False where a person chose it, or it is gone."""
+        return await self._versions.fail(version)
 
     async def remove(self, ref: str) -> Version:
         """Forget a version and delete what was fetched or trained; a file of the person's own stays.

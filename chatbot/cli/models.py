@@ -11,6 +11,7 @@ from chatbot.cli.run import run_async
 
 if TYPE_CHECKING:
     from chatbot.registry import Listed, Registry
+    from storage.versions import Version
 
 HELP = "list, fetch, choose and remove models"
 KINDS = ("gpt", "aigc", "encoder")
@@ -87,9 +88,17 @@ async def _pull(registry: Registry, arguments: argparse.Namespace, progress: Pro
 
 
 async def _use(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
-    version = await registry.use(arguments.name, progress.tell, say, trust_remote_code=arguments.trust_remote_code)
+    from chatbot.engines.load import check_loads
+    from chatbot.settings import Settings
+
+    async def check(version: Version) -> None:
+        await check_loads(registry, Settings.load(), version, progress)
+
+    version = await registry.use(
+        arguments.name, progress.tell, say, trust_remote_code=arguments.trust_remote_code, check=check
+    )
     progress.close()
-    print(f"{version.ref} answers from now on.")
+    print(f"{version.ref} {'draws' if version.kind == 'aigc' else 'answers'} from now on.")
 
 
 async def _remove(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:

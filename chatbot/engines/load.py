@@ -7,9 +7,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from chatbot.engines.base import ImageGenerator, Responder
-from chatbot.engines.load_pictures import Pictures
+from chatbot.engines.load_pictures import Pictures, load_generator
+from chatbot.engines.trial import try_out
 from chatbot.errors import ModelError
 from chatbot.events import Progress
 from chatbot.registry import Registry
@@ -27,11 +29,17 @@ class _Loaded:
     users: int = 0
     used: float = field(default_factory=time.monotonic)
 
+    @property
+    def is_ready(self) -> bool:
+        return self.task.done() and not self.task.cancelled() and self.task.exception() is None
+
 
 class Models:
     """The one place that loads models.
 
-    A conversation may have a model of its own. Beyond `settings.loaded_models`, the one that was idle for longest
+    What is in use is looked up at each turn: a version that was promoted meanwhile, by whatever process, answers the
+    next one, once it has shown that it can speak; one that cannot is marked as failed and rolled back from. A
+    conversation may have a model of its own. Beyond `settings.loaded_models`, the one that was idle for longest
     gives its memory back, once another has been loaded in its place: a failed load takes nothing away.
 
     Args:
@@ -67,32 +75,57 @@ class Models:
     @asynccontextmanager
     async def responder(self, notify: Notify, wanted: str = "") -> AsyncIterator[Responder]:
         """The same, kept loaded for as long as it is used here."""
-        version = await self._version(wanted)
-        loaded = self._loaded.get(version.ref)
-        if loaded is not None and loaded.task.done() and not loaded.task.result().alive:
-            await self._loaded.pop(version.ref).task.result().close()
-            loaded = None
-        if loaded is None:
-            loaded = self._loaded[version.ref] = _Loaded(asyncio.create_task(self._load(version)))
-        loaded.users += 1
-        self._listeners.append(notify)
+        loaded = await self._one(notify, wanted)
         try:
-            try:
-                responder = await asyncio.shield(loaded.task)
-            except BaseException:
-                task = loaded.task
-                if task.done() and (task.cancelled() or task.exception()) and self._loaded.get(version.ref) is loaded:
-                    del self._loaded[version.ref]
-                    self._versions.pop(wanted, None)
-                raise
-            finally:
-                self._listeners.remove(notify)
             loaded.used = time.monotonic()
             await self._make_room()
-            yield responder
+            yield loaded.task.result()
         finally:
             loaded.users -= 1
             loaded.used = time.monotonic()
+
+    async def _one(self, notify: Notify, wanted: str) -> _Loaded:
+        """The model that answers, loaded, with one user more."""
+        while True:
+            version = await self._version(wanted)
+            if version.kind != "gpt":
+                raise ModelError(f"{version.ref} does not chat; `chatbot models list --kind gpt` shows what does.")
+            try:
+                return await self._wait_for(version, notify)
+            except ModelError as error:
+                if wanted or self._settings.model:
+                    raise
+                failed = await self._registry.fail(version)
+                before = await self._registry.current("gpt")
+                if not failed and before.ref == version.ref:  # else someone else has rolled back meanwhile
+                    raise
+                notify(Progress(f"{error} It is rolled back; {before.ref} answers."))
+
+    async def _wait_for(self, version: Version, notify: Notify) -> _Loaded:
+        loaded = self._loaded.get(version.ref)
+        if loaded is not None and loaded.is_ready and not loaded.task.result().alive:
+            await self._loaded.pop(version.ref).task.result().close()
+            loaded = None
+        if loaded is None:
+            loaded = self._loaded[version.ref] = _Loaded(asyncio.create_task(self._load_and_try(version)))
+            loaded.task.add_done_callback(partial(self._let_go_if_failed, version.ref))
+        loaded.users += 1
+        self._listeners.append(notify)
+        try:
+            await asyncio.shield(loaded.task)
+        except BaseException:
+            loaded.users -= 1
+            raise
+        finally:
+            self._listeners.remove(notify)
+        return loaded
+
+    def _let_go_if_failed(self, ref: str, task: asyncio.Task[Responder]) -> None:
+        """Whether or not someone still waits for it: the next call tries again."""
+        if task.cancelled() or task.exception() is not None:
+            if (loaded := self._loaded.get(ref)) is not None and loaded.task is task:
+                del self._loaded[ref]
+            self._versions.clear()
 
     def generator(self, notify: Notify) -> AbstractAsyncContextManager[ImageGenerator]:
         """The picture model in use, loaded for as long as it is used here; `notify` hears of what takes long.
@@ -113,14 +146,16 @@ class Models:
                 await (await loaded.task).close()
 
     async def _version(self, wanted: str) -> Version:
-        if wanted not in self._versions:
-            named = wanted or self._settings.model
-            self._versions[wanted] = await (self._registry.find(named) if named else self._registry.current("gpt"))
-        return self._versions[wanted]
+        named = wanted or self._settings.model
+        if not named:
+            return await self._registry.current("gpt")
+        if named not in self._versions:
+            self._versions[named] = await self._registry.find(named)
+        return self._versions[named]
 
     async def _make_room(self) -> None:
         idle = sorted(
-            ((loaded.used, ref) for ref, loaded in self._loaded.items() if loaded.task.done() and not loaded.users),
+            ((loaded.used, ref) for ref, loaded in self._loaded.items() if loaded.is_ready and not loaded.users),
         )
         for _, ref in idle[: max(0, len(self._loaded) - self._settings.loaded_models)]:
             await self._loaded.pop(ref).task.result().close()
@@ -129,13 +164,24 @@ class Models:
         for notify in self._listeners:
             notify(Progress(text, fraction))
 
+    async def _load_and_try(self, version: Version) -> Responder:
+        responder = await self._load(version)
+        if await self._registry.is_promoted(version):
+            self._tell(f"Trying {version.ref}")
+            try:
+                await try_out(responder)
+            except BaseException:
+                await responder.close()
+                raise
+        return responder
+
     async def _load(self, version: Version) -> Responder:
         settings = self._settings
         if version.settings["engine"] == "fake":
             from chatbot.engines.fake import ScriptedResponder
 
             return ScriptedResponder()
-        version = await self._registry.pulled(version, self._tell)
+        version = await self._registry.pulled(version, self._tell, self._tell)
         known: int | None = version.settings.get("context_length")
         context_length = min(known, settings.context) if known else settings.context
         engine = settings.engine or version.settings["engine"]
@@ -175,8 +221,13 @@ class Models:
         known_as = f"{version.checksum[:16]}-{prompt_format()}"
         tuning = llamacpp_tuning.remembered(settings.tuning_file, known_as)
         if tuning is None and not (settings.threads and settings.slots):
-            self._tell(f"Measuring once what this machine does best with {version.ref}")
-            tuning = await llamacpp_tuning.measure(path, known_as, settings.tuning_file, context=context_length)
+            tuning = await llamacpp_tuning.measure(
+                path,
+                known_as,
+                settings.tuning_file,
+                context=context_length,
+                tell=lambda: self._tell(f"Measuring once what this machine does best with {version.ref}"),
+            )
             self._tell(f"Loading {version.ref}")
         slots = settings.slots or (tuning.slots if tuning else 1)
         return await LlamaCppResponder.load(
@@ -189,3 +240,24 @@ class Models:
             speculate=settings.speculate,
             prompts=PromptCache(settings.prompts_folder, known_as),
         )
+
+
+async def check_loads(registry: Registry, settings: Settings, version: Version, notify: Notify) -> None:
+    """Load a version, and give its memory back: what is to answer from now on must be able to.
+
+    Raises:
+        ModelError: it does not load, or is of a kind that answers nothing.
+    """
+    if version.kind == "gpt":
+        models = Models(registry, settings.model_copy(update={"model": version.ref}))
+        try:
+            await models.load(notify)
+        finally:
+            await models.close()
+    elif version.kind == "aigc":
+        generator = await load_generator(
+            registry, settings, lambda text, fraction: notify(Progress(text, fraction)), version.ref
+        )
+        await generator.close()
+    else:
+        raise ModelError(f"{version.ref} reads for other models; it answers nothing itself.")

@@ -44,3 +44,18 @@ def test_the_command_takes_a_seed_and_a_style() -> None:
 )
 def test_what_asks_for_nothing_stays_text(text: str) -> None:
     assert find(text) is None
+
+
+@pytest.mark.parametrize(
+    ("picture", "idiom"),
+    [
+        ("draw a house", "paint the house"),
+        ("draw a sword", "draw your sword"),
+        ("draw a water lily", "draw water from the well"),
+        ("draw a fire truck", "draw fire away from them"),
+        ("paint a nail on a wall", "paint my nails red"),
+    ],
+)
+def test_a_thing_is_drawn_and_an_idiom_is_not(picture: str, idiom: str) -> None:
+    assert find(picture) is not None
+    assert find(idiom) is None
