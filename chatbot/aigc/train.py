@@ -21,7 +21,7 @@ from torch import Tensor
 
 from chatbot import __version__
 from chatbot.aigc import captions as captions_of
-from chatbot.aigc import checkpoint, dataset, model, parallel
+from chatbot.aigc import dataset, model
 from chatbot.aigc.autoencoder import AutoencoderStage, encode_all, save_latents
 from chatbot.aigc.captions import Captions
 from chatbot.aigc.dataset import Dataset
@@ -32,6 +32,7 @@ from chatbot.aigc.options import Options, network_shape
 from chatbot.aigc.snapshot import Snapshot, take
 from chatbot.aigc.text import LENGTH, TextEncoder
 from chatbot.errors import UserError
+from chatbot.training import checkpoint, parallel
 
 Tell = Callable[[str, float | None], None]
 

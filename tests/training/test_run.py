@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from chatbot.aigc import checkpoint
 from chatbot.aigc.gan import GanStage
 from chatbot.aigc.imagine import Imagination
 from chatbot.aigc.options import Options, from_preset
 from chatbot.aigc.train import Outcome, Stopped, Training
 from chatbot.errors import ModelError, UserError
+from chatbot.training import checkpoint
 from tests.training.pictures import classes
 
 SMALL = {"width": 32, "mapping": 32, "autoencoder": 40, "code": 4, "memory": 6}
