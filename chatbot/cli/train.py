@@ -1,4 +1,4 @@
-"""`chatbot train`: models of your own. `aigc` trains the picture model on a folder of pictures."""
+"""`chatbot train`: models of your own. `aigc`, here, trains the picture model; `gpt`, in `train_gpt`, the chat model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chatbot.cli import train_gpt
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import noted_signals, run_async
 from chatbot.errors import UserError
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     aigc.add_argument("--flips", action="store_true", default=None, help="pictures may be mirrored")
     aigc.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
     aigc.set_defaults(run=run)
+    train_gpt.add_arguments(what)
 
 
 def run(arguments: argparse.Namespace) -> int:

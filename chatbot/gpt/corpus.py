@@ -1,4 +1,4 @@
-"""What may be learned from, cleaned: what was allowed, each thing once, without personal data, some of it held out."""
+"""What may be learned from: what was allowed, each thing once, without personal data, some of it held out."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def _end_of_text(held: str) -> int | None:
         return mark + len(_BREAK)
     for between in ("\n\n", "\n", " "):
         cut = held.find(between, TEXT_SIZE, _LONGEST_TEXT)
-        if 0 <= cut and (between == "\n\n" or len(held) >= _LONGEST_TEXT):
+        if cut >= 0 and (between == "\n\n" or len(held) >= _LONGEST_TEXT):
             return cut + len(between)
     return _LONGEST_TEXT if len(held) >= _LONGEST_TEXT else None
 
@@ -120,7 +120,9 @@ def _jsonl(path: Path) -> Iterator[Sample]:
             number += 1
             place = f"{path}, line {number}"
             if len(line) >= MOST_LINE and not line.endswith(b"\n"):
-                raise UserError(f"{place}: it is longer than {MOST_LINE // 2**20} MiB; one sample stands on one line.")
+                raise UserError(
+                    f"{place}: it is longer than {MOST_LINE // 2**20} MiB; one sample stands on one line."
+                )
             if line.strip():
                 yield _sample(_parsed(line, path, number), place)
 

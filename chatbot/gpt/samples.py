@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -55,6 +55,12 @@ class Dialogue:
     def content(self) -> str:
         """What is said, without the system prompt, which many share."""
         return "\n".join(turn.content for turn in self.turns if turn.role != "system")
+
+    def with_system(self, system: str) -> Dialogue:
+        """The same under a system prompt, where it has none and there is one."""
+        if not system or any(turn.role == "system" for turn in self.turns):
+            return self
+        return replace(self, turns=(Turn("system", system), *self.turns))
 
     @property
     def replies(self) -> list[str]:
