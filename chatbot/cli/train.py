@@ -1,4 +1,4 @@
-"""`chatbot train`: models of your own. `aigc`, here, trains the picture model; `gpt`, in `train_gpt`, the chat model."""
+"""`chatbot train`: models of your own. `aigc` is here, `gpt` in `train_gpt`."""
 
 from __future__ import annotations
 

@@ -34,10 +34,10 @@ def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     _shared(pretrain, "text (.txt, .md), JSON lines with `text`, Parquet with a column `text`, or folders of these")
     pretrain.add_argument("--size", choices=SIZES, help="sets all of the following together (default nano)")
     pretrain.add_argument("--tokenizer", type=Path, metavar="DIR", help="reuse this one (default: train one)")
-    pretrain.add_argument("--vocabulary", type=_count, metavar="N", help="tokens of the trained tokenizer")
-    pretrain.add_argument("--layers", type=_count, metavar="N")
-    pretrain.add_argument("--width", type=_count, metavar="N")
-    pretrain.add_argument("--heads", type=_count, metavar="N")
+    pretrain.add_argument("--vocabulary", type=count, metavar="N", help="tokens of the trained tokenizer")
+    pretrain.add_argument("--layers", type=count, metavar="N")
+    pretrain.add_argument("--width", type=count, metavar="N")
+    pretrain.add_argument("--heads", type=count, metavar="N")
     pretrain.set_defaults(run=run, stage="pretrain")
 
     text = "a model there is, on chats and texts"
@@ -59,7 +59,7 @@ def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     finetune.add_argument(
         "--method", choices=("lora", "full"), default="lora", help="adapters beside the weights, or all weights"
     )
-    finetune.add_argument("--lora-rank", type=_count, metavar="N", help="of the adapters (default 16)")
+    finetune.add_argument("--lora-rank", type=count, metavar="N", help="of the adapters (default 16)")
     finetune.add_argument("--system", metavar="TEXT", help="system prompt of conversations that have none")
     finetune.set_defaults(run=run, stage="finetune")
 
@@ -70,17 +70,15 @@ def _shared(parser: argparse.ArgumentParser, kinds: str) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, to the same end")
     parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and train nothing")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=_count, metavar="N", help="steps of the whole run")
+    length.add_argument("--steps", type=count, metavar="N", help="steps of the whole run")
     length.add_argument("--epochs", type=float, metavar="X", help="passes over the data")
-    parser.add_argument("--block", type=_count, metavar="N", help="tokens of a row: the longest text it sees")
-    parser.add_argument(
-        "--batch-tokens", type=_count, metavar="N", help="tokens before each step, over all processes"
-    )
-    parser.add_argument("--micro-rows", type=_count, metavar="N", help="rows computed at once (default: what fits)")
+    parser.add_argument("--block", type=count, metavar="N", help="tokens of a row: the longest text it sees")
+    parser.add_argument("--batch-tokens", type=count, metavar="N", help="tokens before each step, over all processes")
+    parser.add_argument("--micro-rows", type=count, metavar="N", help="rows computed at once (default: what fits)")
     parser.add_argument("--rate", type=float, metavar="X", help="learning rate")
     parser.add_argument("--warmup", type=float, metavar="X", help="share of the steps in which it rises")
     parser.add_argument("--patience", type=int, metavar="N", help="stop after N looks without a better one; 0: never")
-    parser.add_argument("--evaluations", type=_count, metavar="N", help="looks at what is held out (default 20)")
+    parser.add_argument("--evaluations", type=count, metavar="N", help="looks at what is held out (default 20)")
     parser.add_argument(
         "--precision", choices=("bf16", "fp32"), help="default: bf16 where the machine is quick at it"
     )
@@ -91,7 +89,7 @@ def _shared(parser: argparse.ArgumentParser, kinds: str) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
 
 
-def _count(value: str) -> int:
+def count(value: str) -> int:
     if not value.isdecimal() or not 1 <= int(value) < 2**40:
         raise argparse.ArgumentTypeError(f"'{value}' is no number from 1 on")
     return int(value)

@@ -51,7 +51,7 @@ def _is_card(digits: str) -> bool:
     for place, digit in enumerate(int(character) for character in reversed(digits) if character.isdigit()):
         doubled = digit * (1 + place % 2)
         total += doubled - 9 * (doubled > 9)
-    return total % 10 == 0 and len(set(digits)) > 3
+    return total % 10 == 0 and len({character for character in digits if character.isdigit()}) > 1
 
 
 def _is_someones(address: str) -> bool:

@@ -25,6 +25,7 @@ from chatbot import __version__
 from chatbot.errors import UserError
 from chatbot.gpt import prepare, report, speed
 from chatbot.gpt.corpus import Report
+from chatbot.gpt.export import export_adapter
 from chatbot.gpt.networks import (
     base_model,
     check_vocabulary,
@@ -38,6 +39,7 @@ from chatbot.gpt.prepare import Prepared
 from chatbot.gpt.samples import Dialogue
 from chatbot.gpt.trainer import TokenTrainer
 from chatbot.gpt.trying import samples
+from chatbot.gpt.versions import ADAPTER_GGUF
 from chatbot.gpt.watch import Watch
 from chatbot.training import checkpoint, parallel
 from chatbot.training.stats import Stats
@@ -152,12 +154,21 @@ class Run:
             with checkpoint.whole(folder) as part:
                 shutil.copytree(self.run / "best", part, dirs_exist_ok=True)
                 tokenizer.save_pretrained(part)
+                self._for_llamacpp(part)
             report.training(self.run, self.options, figures, data.report, stats)
             if self.options.conversations:
                 shutil.rmtree(self._folder, ignore_errors=True)
         stats.close()
         parallel.wait()
         return Outcome(folder, figures, data.fingerprint, self.options)
+
+    def _for_llamacpp(self, folder: Path) -> None:
+        """Write an adapter as llama.cpp reads it, too; a whole model is exported when someone wants that."""
+        if self.options.lora_rank:
+            try:
+                export_adapter(folder, Path(self.options.base_folder), folder / ADAPTER_GGUF, self.options.base)
+            except UserError as error:
+                self.complain(str(error))
 
     # the parts of a run
 
