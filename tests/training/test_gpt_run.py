@@ -88,7 +88,7 @@ def command(prose: Path, run: Path, *more: str) -> list[str]:
 
 def test_a_run_killed_in_its_middle_ends_bit_for_bit_as_one_that_was_not(prose: Path, tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    more = ("--steps", "60", "--evaluations", "4", "--precision", "fp32")
+    more = ("--steps", "30", "--evaluations", "3", "--precision", "fp32")
     done = subprocess.run(
         command(prose, tmp_path / "whole", *more), env=environment, capture_output=True, text=True, check=False
     )
@@ -104,7 +104,7 @@ def test_a_run_killed_in_its_middle_ends_bit_for_bit_as_one_that_was_not(prose: 
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert checkpoint.numbers(killed / "checkpoints")[-1] < 60
+    assert checkpoint.numbers(killed / "checkpoints")[-1] < 30
     resumed = subprocess.run(
         [*command(prose, killed)[:6], "--out", str(killed), "--resume"],
         env=environment, capture_output=True, text=True, check=False,
@@ -115,7 +115,7 @@ def test_a_run_killed_in_its_middle_ends_bit_for_bit_as_one_that_was_not(prose: 
     steps = [
         row["step"] for row in map(json.loads, (killed / "stats.jsonl").read_text().splitlines()) if "loss" in row
     ]
-    assert steps == list(range(1, 61))
+    assert steps == list(range(1, 31))
 
 
 def test_adapters_stopped_again_and_again_end_as_those_that_were_not(tmp_path: Path) -> None:
@@ -145,7 +145,10 @@ def test_the_loss_falls_and_what_is_held_out_is_predicted_better(prose: Path, tm
     outcome, said = start(tmp_path / "run", options(prose, steps=60, rate=1e-2))
     rows = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
     bits = [row["held_bits_per_byte"] for row in rows if "held_bits_per_byte" in row]
-    assert bits[-1] < 0.8 * bits[0]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[0] == pytest.approx(math.log(300), rel=0.1)
+    assert losses[-1] < 0.7 * losses[0]
+    assert bits[-1] < bits[0]
     assert outcome.figures["held_bits_per_byte"] == min(bits)
     assert outcome.figures["tokens"] == 60 * 512
     assert any("→" in line for line in said), "samples are shown as it goes"
@@ -292,8 +295,9 @@ def test_two_processes_have_the_losses_of_one(more: tuple[str, ...], prose: Path
     one, two = rows("one"), rows("two")
     assert len(one) == len(two) == 8
     for here, there in zip(one, two, strict=True):
-        for name in ("loss", "gradient", "held_bits_per_byte"):
-            assert there.get(name) == pytest.approx(here.get(name), rel=1e-3), (name, here["step"])
+        names = here.keys() & {"loss", "gradient", "held_bits_per_byte"}
+        assert names
+        assert all(there[name] == pytest.approx(here[name], rel=1e-3) for name in names), here["step"]
 
 
 def test_a_run_is_not_begun_over_another_nor_worked_on_by_two(prose: Path, tmp_path: Path) -> None:
