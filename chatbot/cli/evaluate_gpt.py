@@ -43,7 +43,8 @@ def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def run(arguments: argparse.Namespace) -> int:
     quiet()
     from chatbot.gpt import checks, report
-    from chatbot.gpt.evaluate import held_out, measure, precision
+    from chatbot.gpt.evaluate import held_out, measure
+    from chatbot.gpt.speed import precision
     from chatbot.settings import Settings
 
     system = Settings.load().system if arguments.system is None else arguments.system
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _candidates(
     wanted: Sequence[str], conversations: bool, progress: ProgressPrinter
 ) -> tuple[list[Candidate], Sequence[Dialogue]]:
-    from chatbot.engines.load import transformers_folder
+    from chatbot.engines.weights import transformers_folder
     from chatbot.gpt.corpus import Report, own_conversations
     from chatbot.gpt.evaluate import Candidate
     from chatbot.settings import Settings

@@ -135,6 +135,7 @@ def quiet() -> None:
 
 def _options(arguments: argparse.Namespace) -> Options:
     from chatbot.gpt import options
+    from chatbot.gpt.speed import precision
 
     if not arguments.data and not getattr(arguments, "conversations", False):
         more = ", or --conversations" if arguments.stage == "finetune" else ""
@@ -148,7 +149,7 @@ def _options(arguments: argparse.Namespace) -> Options:
     names = ("steps", "epochs", "block", "batch_tokens", "micro_rows", "rate", "warmup", "patience", "evaluations")
     given: dict[str, Any] = {name: getattr(arguments, name) for name in (*names, "precision", "fsdp", "seed")}
     given["compile"] = arguments.compile or None
-    given["precision"] = arguments.precision or _precision()
+    given["precision"] = arguments.precision or precision()
     given["data"] = tuple(str(path.expanduser().resolve()) for path in arguments.data)
     if arguments.stage == "pretrain":
         given |= {name: getattr(arguments, name) for name in ("vocabulary", "layers", "width", "heads")}
@@ -166,14 +167,6 @@ def _options(arguments: argparse.Namespace) -> Options:
     return options.finetuning(arguments.method, **given)
 
 
-def _precision() -> str:
-    """bf16 where it is computed by the hardware; elsewhere it is slower."""
-    import torch
-
-    quick = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if quick else "fp32"
-
-
 def _system() -> str:
     from chatbot.settings import Settings
 
@@ -181,7 +174,7 @@ def _system() -> str:
 
 
 async def _base(wanted: str, progress: ProgressPrinter) -> dict[str, str]:
-    from chatbot.engines.load import transformers_folder
+    from chatbot.engines.weights import transformers_folder
     from chatbot.settings import Settings
     from chatbot.store import open_store
 

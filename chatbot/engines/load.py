@@ -12,7 +12,6 @@ from pathlib import Path
 from chatbot.engines.base import Responder
 from chatbot.errors import ModelError
 from chatbot.events import Progress
-from chatbot.fetch import Tell
 from chatbot.registry import Registry
 from chatbot.settings import Settings
 from storage.versions import Version
@@ -188,22 +187,3 @@ class Models:
             prompts=PromptCache(settings.prompts_folder, known_as),
             adapter=adapter,
         )
-
-
-async def transformers_folder(registry: Registry, settings: Settings, version: Version, tell: Tell) -> Path:
-    """The folder of a version as transformers reads it: fetched, and dequantised once where it is a GGUF file.
-
-    Raises:
-        ModelError: it cannot be fetched or converted, or answers from afar.
-    """
-    version = await registry.pulled(version, tell)
-    path = registry.path(version)
-    if version.settings["engine"] not in ("hf", "llamacpp"):
-        raise ModelError(f"The weights of {version.ref} are not here; only models on this machine can be trained.")
-    if path.suffix.lower() != ".gguf":
-        return path
-    from chatbot.engines.gguf_to_hf import dequantized
-    from chatbot.engines.hf import converted_folder
-
-    tell(f"Reading {version.ref} for transformers", None)
-    return await asyncio.to_thread(dequantized, path, converted_folder(settings.cache, version.checksum))

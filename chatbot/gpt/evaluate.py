@@ -8,8 +8,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
 from chatbot.engines.hf_model import HfModel
 from chatbot.errors import UserError
@@ -134,9 +132,3 @@ def _context(candidate: Candidate) -> int:
 def _spread(samples: list[Sample], most: int) -> list[Sample]:
     count = len(samples)
     return samples if count <= most else [samples[place * count // most] for place in range(most)]
-
-
-def precision() -> str:
-    """bf16 where the machine is quick at it, as in training."""
-    quick = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if quick else "fp32"

@@ -1,6 +1,6 @@
 """A run of training the chat model: data prepared once, a model, the Trainer, and what it leaves.
 
-A run's folder holds run.json (options and plan), data/ (prepared once), checkpoints/, best/ (the weights that
+A run's folder holds run.json (its options), data/ (prepared once), checkpoints/, best/ (the weights that
 predicted the held-out text best), stats.jsonl, tensorboard/, and at the end model/ and report.html.
 """
 
@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from chatbot import __version__
 from chatbot.errors import UserError
@@ -118,8 +119,10 @@ class Run:
                 ) from None
         try:
             return self._go()
-        except SafetensorError as error:  # it says so of a full disk
-            raise OSError(f"{error}") from error
+        except (SafetensorError, RuntimeError) as error:  # those who write weights have errors of their own
+            if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+                raise
+            raise OSError(str(error).splitlines()[0]) from error
         finally:
             lock.release()
 
@@ -139,9 +142,7 @@ class Run:
         trainer = self._trainer(model, tokenizer, data, steps, micro, stats)
         trainer.clear_partial()
         watch: Watch = next(one for one in trainer.callback_handler.callbacks if isinstance(one, Watch))
-        newest = self._newest()
-        if newest is None or newest < steps:
-            trainer.train(resume_from_checkpoint=None if newest is None else str(self._place(newest)))
+        self._train(trainer, watch, steps)
         if watch.asked_to_stop:
             stats.close()
             verb = self.options.stage
@@ -161,6 +162,22 @@ class Run:
         stats.close()
         parallel.wait()
         return Outcome(folder, figures, data.fingerprint, self.options)
+
+    def _train(self, trainer: TokenTrainer, watch: Watch, steps: int) -> None:
+        """Go on from the newest checkpoint, where it is not the end already."""
+        newest = self._newest()
+        if newest is None:
+            trainer.train()
+            return
+        place = str(self._place(newest))
+        state = TrainerState.load_from_json(str(Path(place, TRAINER_STATE_NAME)))
+        if newest < steps and not watch.has_enough(state):
+            trainer.train(resume_from_checkpoint=place)
+            return
+        trainer.state = state
+        watch.stopped_early = newest < steps
+        if not (self.run / "best").is_dir():
+            trainer._load_from_checkpoint(place)
 
     def _for_llamacpp(self, folder: Path) -> None:
         """Write an adapter as llama.cpp reads it, too; a whole model is exported when someone wants that."""
@@ -182,6 +199,8 @@ class Run:
             raise UserError(
                 "What this run learned from is gone; where something was forgotten, the run has to be begun anew."
             )
+        if self.rank == 0 and not self._resumed:
+            shutil.rmtree(self._folder, ignore_errors=True)  # of a run that ended before it began
         if self.rank == 0 and not self._folder.is_dir():
             told = Report()
             own = self._own(told) if self.options.conversations else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -30,6 +30,12 @@ _CPU_TOKENS = 2048
 
 _SHARE = 0.85  # of the free memory
 _OPTIMIZER_BYTES = 16  # of a weight: itself, its gradient, and AdamW's two moments, in float32
+
+
+def precision() -> Literal["bf16", "fp32"]:
+    """bf16 where the hardware computes it; elsewhere it is slower."""
+    quick = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if quick else "fp32"
 
 
 def flops_a_token(model: Any, length: int) -> float:

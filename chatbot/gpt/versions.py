@@ -67,7 +67,7 @@ async def export_to_gguf(
     Raises:
         UserError: it cannot be exported, or is one already.
     """
-    from chatbot.engines.load import transformers_folder
+    from chatbot.engines.weights import transformers_folder
     from chatbot.gpt.export import export, merged
 
     version = await registry.find(ref)

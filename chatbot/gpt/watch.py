@@ -108,7 +108,7 @@ class Watch(TrainerCallback):
     ) -> None:
         if not metrics:
             return
-        step, bits = state.global_step, metrics["eval_bits_per_byte"]
+        bits = metrics["eval_bits_per_byte"]
         self._held = f", held out {bits:.3f} bits a byte"
         said = self._samples()
         numbers = {"held_bits_per_byte": bits, "held_loss": metrics["eval_loss"]}
@@ -126,8 +126,13 @@ class Watch(TrainerCallback):
         if state.best_metric is None or bits < state.best_metric:
             state.best_metric, state.best_global_step = bits, state.global_step
             self._improved()
-        elif self._options.patience and step - (state.best_global_step or 0) >= self._options.patience * self._every:
+        elif self.has_enough(state):
             self.stopped_early = control.should_training_stop = control.should_save = True
+
+    def has_enough(self, state: TrainerState) -> bool:
+        """Whether nothing has got better for so long that it is over."""
+        patience = self._options.patience * self._every
+        return bool(patience) and state.global_step - (state.best_global_step or state.global_step) >= patience
 
     def _pace(self, step: int) -> float:
         """Tokens a second in this sitting, over all processes."""

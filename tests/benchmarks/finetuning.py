@@ -66,7 +66,6 @@ def ours(folder: Path, ids: Any) -> float:
     import torch
     from transformers import TrainingArguments
 
-    from chatbot.cli.train_gpt import _precision
     from chatbot.gpt import speed
     from chatbot.gpt.chat_tokens import Tokens
     from chatbot.gpt.networks import compute_targets_only
@@ -74,7 +73,7 @@ def ours(folder: Path, ids: Any) -> float:
     from chatbot.gpt.rows import Rows, Writer
     from chatbot.gpt.trainer import TokenTrainer
 
-    options = finetuning("full", block=BLOCK, precision=_precision(), steps=OUR_STEPS)
+    options = finetuning("full", block=BLOCK, precision=speed.precision(), steps=OUR_STEPS)
     with Writer(folder / "train", 50_257) as writer:
         for row in np.array_split(ids, len(ids) // BLOCK):
             writer.add(Tokens(row.tolist(), [True] * len(row), len(row)))

@@ -267,6 +267,8 @@ def test_a_run_stops_early_and_keeps_the_weights_that_were_best(tmp_path: Path) 
     assert outcome.figures["best_step"] == outcome.figures["steps"] - 4 < 396
     best = load_file(outcome.model / "model.safetensors")
     assert not same(best, weights(tmp_path / "run"))
+    again, _ = start(tmp_path / "run", None)
+    assert again.figures["steps"] == outcome.figures["steps"], "it is over, and is not gone on with"
 
 
 @pytest.mark.parametrize("more", [(), ("--fsdp",)])
@@ -311,7 +313,8 @@ def test_a_run_is_not_begun_over_another_nor_worked_on_by_two(prose: Path, tmp_p
         start(tmp_path / "run", None)
 
 
-def test_a_full_disk_is_said_and_what_was_saved_stands(prose: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("room", [30_000, 180_000])  # for no weights; for weights, and not for the optimizer's state
+def test_a_full_disk_is_said_and_what_was_saved_stands(room: int, prose: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands in for a disk without room: the system refuses the write as well."""
     run = tmp_path / "run"
     with pytest.raises(Stopped):
@@ -319,7 +322,7 @@ def test_a_full_disk_is_said_and_what_was_saved_stands(prose: Path, tmp_path: Pa
     [before] = checkpoint.numbers(run / "checkpoints")
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000));"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}));"
         "from chatbot.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     words = ["train", "gpt", "pretrain", "--out", str(run), "--resume"]
