@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from chatbot.aigc import checkpoint, losses, parallel
+from chatbot.aigc import losses
 from chatbot.aigc.captions import Captions
 from chatbot.aigc.dataset import Dataset
 from chatbot.aigc.networks import Autoencoder, Discriminator, FeatureDecoder, Generator, PictureEncoder, Shape
 from chatbot.aigc.options import Options
 from chatbot.aigc.pictures import as_batch, jolt, vary
-from chatbot.aigc.randomness import order_of, step_generator
 from chatbot.aigc.second_view import Features, Heads, SecondView
 from chatbot.aigc.teacher import Teacher
+from chatbot.training import checkpoint, parallel
+from chatbot.training.randomness import order_of, step_generator
 
 RECONSTRUCTION, DIVERGENCE, CONTRAST = 12.0, 0.5, 0.4
 """Weights inside L_AG: L1 of the rebuilt, nats of the code, contrast of fakes."""

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from chatbot import __version__
-from chatbot.aigc import atlas, checkpoint, dataset, model, parallel
+from chatbot.aigc import atlas, dataset, model
 from chatbot.aigc import captions as captions_of
 from chatbot.aigc.autoencoder import AutoencoderStage, encode_all, save_latents
 from chatbot.aigc.captions import Captions
@@ -33,6 +33,7 @@ from chatbot.aigc.snapshot import Snapshot, take
 from chatbot.aigc.teacher import load as load_teacher
 from chatbot.aigc.text import LENGTH, TextEncoder
 from chatbot.errors import UserError
+from chatbot.training import checkpoint, parallel
 
 Tell = Callable[[str, float | None], None]
 

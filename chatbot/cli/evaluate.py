@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from chatbot.cli import evaluate_gpt
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import run_async
 from chatbot.errors import UserError
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     aigc.add_argument("--grid", type=Path, metavar="FILE.png", help="write the uncurated pictures of the prompts")
     aigc.add_argument("--json", action="store_true", help="print one JSON object")
     aigc.set_defaults(run=run)
+    evaluate_gpt.add_arguments(what)
 
 
 def run(arguments: argparse.Namespace) -> int:

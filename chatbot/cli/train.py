@@ -1,18 +1,16 @@
-"""`chatbot train`: models of your own. `aigc` trains the picture model on a folder of pictures."""
+"""`chatbot train`: models of your own. `aigc` is here, `gpt` in `train_gpt`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chatbot.cli import train_gpt
 from chatbot.cli.progress import ProgressPrinter, say
-from chatbot.cli.run import run_async
+from chatbot.cli.run import noted_signals, run_async
 from chatbot.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     aigc.add_argument("--flips", action="store_true", default=None, help="pictures may be mirrored")
     aigc.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
     aigc.set_defaults(run=run)
+    train_gpt.add_arguments(what)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -129,13 +128,13 @@ def _has_gpu() -> bool:
 
 def _train(out: Path, options: Options | None) -> tuple[Outcome, bool]:
     """Train; also whether we are the first of torchrun's processes."""
-    from chatbot.aigc import parallel
     from chatbot.aigc.encoder import text_encoder
     from chatbot.aigc.train import Stopped, Training
+    from chatbot.training import parallel
 
     rank, _ = parallel.start()
     try:
-        with ProgressPrinter() as progress, _polite() as asked:
+        with ProgressPrinter() as progress, noted_signals() as asked:
 
             def tell(text: str, fraction: float | None) -> None:
                 progress.tell(text, fraction)
@@ -160,27 +159,6 @@ def _train(out: Path, options: Options | None) -> tuple[Outcome, bool]:
                 raise UserError(f"The run in {out} cannot be written: {reason}.") from None
     finally:
         parallel.finish()
-
-
-@contextmanager
-def _polite() -> Iterator[list[int]]:
-    """Signals that ask to stop are noted, for the training to save first; a second Ctrl-C ends it at once."""
-    asked: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    names = {"SIGINT", "SIGTERM", "SIGHUP"} & set(signal.Signals.__members__)
-    if threading.current_thread() is not threading.main_thread():
-        names = set()
-    before = {name: signal.signal(signal.Signals[name], note) for name in names}
-    try:
-        yield asked
-    finally:
-        for name, handler in before.items():
-            signal.signal(signal.Signals[name], handler)
 
 
 async def _register(outcome: Outcome, run: Path) -> Version:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from chatbot.engines.base import ImageGenerator, Responder
 from chatbot.engines.load_pictures import Pictures, load_generator
@@ -182,6 +183,9 @@ class Models:
 
             return ScriptedResponder()
         version = await self._registry.pulled(version, self._tell, self._tell)
+        base = version
+        if "base" in version.settings:  # an adapter: it is added to that one when it is loaded
+            base = await self._registry.pulled(await self._registry.find(version.settings["base"]), self._tell)
         known: int | None = version.settings.get("context_length")
         context_length = min(known, settings.context) if known else settings.context
         engine = settings.engine or version.settings["engine"]
@@ -196,7 +200,7 @@ class Models:
                 context_length=context_length,
                 timeout=settings.timeout,
             )
-        path = self._registry.path(version)
+        path = self._registry.path(base)
         if engine == "hf":
             from chatbot.engines.hf import HfResponder, converted_folder
 
@@ -207,12 +211,16 @@ class Models:
                 slots=min(settings.slots or 8, self._most_at_once),
                 threads=settings.threads,
                 device=settings.device,
-                trust_remote_code=version.settings.get("trust_remote_code", False),
-                converted=converted_folder(settings.cache, version.checksum),
+                trust_remote_code=base.settings.get("trust_remote_code", False),
+                converted=converted_folder(settings.cache, base.checksum),
+                adapter=None if base is version else Path(version.folder),
                 tell=self._tell,
             )
         if path.suffix != ".gguf":
-            raise ModelError(f"{version.ref} is no GGUF file; the engine for it is hf.")
+            raise ModelError(f"{base.ref} is no GGUF file; the engine for it is hf.")
+        adapter = None if base is version else Path(version.folder, "adapter.gguf")
+        if adapter is not None and not adapter.exists():
+            raise ModelError(f"{version.ref} has no adapter.gguf; the engine for it is hf.")
 
         from chatbot.engines import llamacpp_tuning
         from chatbot.engines.llamacpp import LlamaCppResponder, prompt_format
@@ -236,9 +244,10 @@ class Models:
             context_length=context_length,
             slots=min(slots, self._most_at_once),
             threads=settings.threads or (tuning.threads if tuning else 0),
-            chat_template=version.settings.get("chat_template", True),
+            chat_template=base.settings.get("chat_template", True),
             speculate=settings.speculate,
             prompts=PromptCache(settings.prompts_folder, known_as),
+            adapter=adapter,
         )
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from chatbot.aigc import checkpoint
 from chatbot.aigc.options import Options, from_preset
 from chatbot.aigc.train import Outcome, Training
+from chatbot.training import checkpoint
 
 SMALL = {"width": 32, "mapping": 32, "autoencoder": 40, "code": 4, "memory": 6}
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from chatbot.aigc import checkpoint
 from chatbot.aigc.gan import GanStage
 from chatbot.aigc.imagine import Imagination
 from chatbot.aigc.options import Options
 from chatbot.aigc.train import Stopped
 from chatbot.errors import ModelError, UserError
+from chatbot.training import checkpoint
 from tests.training.pictures import classes
 from tests.training.runs import after, last, options, train
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from storage.conversations import Conversations
 from storage.database import MIGRATIONS, Database
-from storage.people import LOCAL
+from storage.people import LOCAL, People
 from storage.schema import metadata
 from storage.search import Query, Search
 from storage.versions import Versions
@@ -43,6 +43,7 @@ DATA = {
         "INSERT INTO feedback (message_id, person_id, value, note, created, updated)"
         " VALUES ('m2', 'local', 1, 'gut', '2024-02-29 12:00:00', '2024-02-29 12:00:00')",
     ),
+    "0005": ("UPDATE people SET may_learn = TRUE WHERE id = 'local'",),
 }
 
 
@@ -83,6 +84,7 @@ async def test_what_an_earlier_version_stored_is_there_after_the_update(new_url:
         assert reply.usage == {"prompt_tokens": 3}
         assert reply.rating == (1 if revision >= "0003" else 0)
         assert one.person_id == LOCAL
+        assert await People(database).who_allow_learning() == ({LOCAL} if revision >= "0005" else set())
         for words in ("世界", "HALLO", "ja"):
             assert len(await Search(database).find(Query(words))) == 1
         assert await conversations.draft("c1") == "half a thought"
