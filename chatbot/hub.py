@@ -92,6 +92,7 @@ async def fetch(version: Version, tell: Tell) -> None:
 @contextmanager
 def said_to_a_person(name: str) -> Iterator[None]:
     """Turns what the hub's library raises into one sentence."""
+    import httpx  # what huggingface_hub 1 raises, which the oldest transformers that we take asks for
     import httpx2
     from huggingface_hub import errors
 
@@ -110,7 +111,7 @@ def said_to_a_person(name: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no answer"
         raise ModelError(f"The hub refused {name} ({status}); try again later.") from None
-    except (errors.OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
+    except (errors.OfflineModeIsEnabled, httpx.HTTPError, httpx2.HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno == 28:
             raise ModelError(f"There is no room left on the disk for {name}; make room and try again.") from None
         raise ModelError(f"The hub cannot be reached for {name}; check the network and HF_ENDPOINT.") from None
