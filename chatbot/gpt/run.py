@@ -6,6 +6,7 @@ predicted the held-out text best), stats.jsonl, tensorboard/, and at the end mod
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -120,9 +121,9 @@ class Run:
         try:
             return self._go()
         except (SafetensorError, RuntimeError) as error:  # those who write weights have errors of their own
-            if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # what torch.save says
                 raise
-            raise OSError(str(error).splitlines()[0]) from error
+            raise OSError(errno.EIO, str(error).splitlines()[0]) from error
         finally:
             lock.release()
 
