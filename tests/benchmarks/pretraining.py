@@ -4,8 +4,9 @@
 file, on what Python's own `help` says of its topics (half a megabyte of English).
 
 nanoGPT's setting for a CPU: characters, 4 layers, 4 heads, 128 wide, block 64, batch 12, 2,000 steps, AdamW at 1e-3
-with a cosine to 1e-4. Its time is that of the loop alone, ours that of the whole command. What is compared is bits per byte, since ours has a tokenizer of its own: both predict the same
-last twentieth of the text, each token from what stands before it within its block.
+with a cosine to 1e-4. Its time is that of the loop alone, ours that of the whole command. What is compared is bits per
+byte, since ours has a tokenizer of its own: both predict the same last twentieth of the text, each token from what
+stands before it within its block.
 """
 
 from __future__ import annotations
@@ -132,11 +133,7 @@ def ours(text: str) -> dict[str, float]:
             model, load(Path(name, "run", "model")), [Text(text[cut:], "held")],
             longest=256, system="", precision="fp32", tell=lambda *said: None,
         )  # fmt: skip
-    return {
-        "seconds": seconds,
-        "bits": scores.bits_per_byte().value,
-        "tokens_per_s": figures.get("tokens_per_s", 0.0),
-    }
+    return {"seconds": seconds, "bits": scores.bits_per_byte().value}
 
 
 def help_topics() -> str:
