@@ -7,9 +7,11 @@ import os
 import re
 import signal
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chatbot.cli.conversations import moment
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import noted_signals, run_async
 from chatbot.errors import UserError
@@ -55,7 +57,9 @@ def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         action="store_true",
         help="learn from the conversations of people who allowed it (`chatbot conversations consent`)",
     )
-    finetune.add_argument("--since", default="", metavar="DATE", help="of those: spoken in then or later, 2026-01-31")
+    finetune.add_argument(
+        "--since", type=moment, metavar="DATE", help="of those: spoken in then or later, 2026-01-31"
+    )
     finetune.add_argument(
         "--method", choices=("lora", "full"), default="lora", help="adapters beside the weights, or all weights"
     )
@@ -156,7 +160,8 @@ def _options(arguments: argparse.Namespace) -> Options:
         if arguments.tokenizer is not None:
             given["tokenizer"] = str(arguments.tokenizer.expanduser().resolve())
         return options.pretraining(arguments.size or "nano", **given)
-    given |= {"conversations": arguments.conversations, "since": arguments.since}
+    given["conversations"] = arguments.conversations
+    given["since"] = arguments.since and arguments.since.isoformat()
     if arguments.method == "lora":
         given["lora_rank"] = arguments.lora_rank
     elif arguments.lora_rank is not None:
@@ -237,7 +242,7 @@ async def _own_conversations(report: Report, since: str) -> Sequence[Dialogue]:
     from chatbot.store import open_store
 
     async with open_store(Settings.load()) as store:
-        found = await own_conversations(store, report, since=since)
+        found = await own_conversations(store, report, since=datetime.fromisoformat(since) if since else None)
     if not found:
         raise UserError(
             "There is no conversation to learn from: nobody allowed it, or nothing was said. "

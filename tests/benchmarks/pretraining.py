@@ -4,7 +4,7 @@
 file, on what Python's own `help` says of its topics (half a megabyte of English).
 
 nanoGPT's setting for a CPU: characters, 4 layers, 4 heads, 128 wide, block 64, batch 12, 2,000 steps, AdamW at 1e-3
-with a cosine to 1e-4. Its time is that of the loop alone, ours that of the whole command. What is compared is bits per
+with a cosine to 1e-4. Its time is that of the loop alone, ours that of the whole command. What is compared is bits a
 byte, since ours has a tokenizer of its own: both predict the same last twentieth of the text, each token from what
 stands before it within its block.
 """
