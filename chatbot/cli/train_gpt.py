@@ -101,7 +101,6 @@ def count(value: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not take the cores of other programs
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
     if arguments.resume:
         if arguments.data:

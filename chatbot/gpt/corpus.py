@@ -49,6 +49,9 @@ def clean(samples: Iterable[Sample], report: Report) -> Iterator[tuple[Sample, b
     seen = Duplicates()
     for sample in samples:
         report.read += 1
+        if not sample.content.strip():
+            report.left_out["empty"] += 1
+            continue
         held_out = is_held_out(sample)  # before redaction, whose rules may change: the side never does
         sample = _redacted(sample, report.redacted)
         found = seen.look(sample.content)
