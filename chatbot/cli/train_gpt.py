@@ -7,9 +7,10 @@ import os
 import re
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from chatbot.cli.conversations import moment
 from chatbot.cli.progress import ProgressPrinter, say
@@ -123,22 +124,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def quiet() -> None:
-    """What libraries print of themselves is not for the person."""
+    """What libraries print of themselves is not for the person. Before they are imported: they ask only then."""
     import logging
     import warnings
 
     warnings.filterwarnings("ignore")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    import transformers
-
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
 def _options(arguments: argparse.Namespace) -> Options:
     from chatbot.gpt import options
-    from chatbot.gpt.speed import precision
+    from chatbot.gpt.reading import files
 
     if not arguments.data and not getattr(arguments, "conversations", False):
         more = ", or --conversations" if arguments.stage == "finetune" else ""
@@ -150,15 +148,16 @@ def _options(arguments: argparse.Namespace) -> Options:
         if value is not None and not least <= value < most:
             raise UserError(f"--{name} {value:g} makes no sense; it is from {least:g} to {most:g}.")
     names = ("steps", "epochs", "block", "batch_tokens", "micro_rows", "rate", "warmup", "patience", "evaluations")
-    given: dict[str, Any] = {name: getattr(arguments, name) for name in (*names, "precision", "fsdp", "seed")}
+    given: dict[str, Any] = {name: getattr(arguments, name) for name in (*names, "fsdp", "seed")}
     given["compile"] = arguments.compile or None
-    given["precision"] = arguments.precision or precision()
-    given["data"] = tuple(str(path.expanduser().resolve()) for path in arguments.data)
+    paths = [path.expanduser().resolve() for path in arguments.data]
+    files(paths)  # says what is missing, before anything is loaded
+    given["data"] = tuple(map(str, paths))
     if arguments.stage == "pretrain":
         given |= {name: getattr(arguments, name) for name in ("vocabulary", "layers", "width", "heads")}
         if arguments.tokenizer is not None:
             given["tokenizer"] = str(arguments.tokenizer.expanduser().resolve())
-        return options.pretraining(arguments.size or "nano", **given)
+        return _precise(options.pretraining(arguments.size or "nano", **given), arguments.precision)
     given["conversations"] = arguments.conversations
     given["since"] = arguments.since and arguments.since.isoformat()
     if arguments.method == "lora":
@@ -168,7 +167,16 @@ def _options(arguments: argparse.Namespace) -> Options:
     with ProgressPrinter() as progress:
         given |= run_async(_base(arguments.base or "", progress))
     given["system"] = _system() if arguments.system is None else arguments.system
-    return options.finetuning(arguments.method, **given)
+    return _precise(options.finetuning(arguments.method, **given), arguments.precision)
+
+
+def _precise(options: Options, asked: Literal["bf16", "fp32"] | None) -> Options:
+    """Options with a precision: the one that was asked for, or what the machine is quick at."""
+    if asked is None:
+        from chatbot.gpt.speed import precision
+
+        asked = precision()
+    return replace(options, precision=asked)
 
 
 def _system() -> str:
