@@ -18,7 +18,7 @@ import numpy as np
 
 from tests.benchmarks.table import Row
 
-BLOCK, BATCH, STEPS, ROUNDS = 128, 4, 4, 2
+BLOCK, BATCH, STEPS, ROUNDS = 128, 4, 4, 1
 OUR_TOKENS, OUR_STEPS = 2048, 3
 
 
