@@ -160,7 +160,7 @@ def test_a_run_that_is_told_to_stop_saves_and_can_be_gone_on_with(
     while not (run / "stats.jsonl").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGTERM, said
     assert "--resume" in said
     done = patient("train", "gpt", "pretrain", "--out", str(run), "--resume")
