@@ -120,10 +120,13 @@ class Run:
                 ) from None
         try:
             return self._go()
-        except (SafetensorError, RuntimeError) as error:  # those who write weights have errors of their own
-            if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # what torch.save says
+        except (SafetensorError, RuntimeError) as error:  # those who write weights, and who compile, have their own
+            reason = str(error).strip().splitlines()[0]
+            if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise UserError(f"The model cannot be compiled here ({reason}); leave --compile out.") from error
+            if isinstance(error, RuntimeError) and "inline_container" not in reason:  # what torch.save says
                 raise
-            raise OSError(errno.EIO, str(error).splitlines()[0]) from error
+            raise OSError(errno.EIO, reason) from error
         finally:
             lock.release()
 
