@@ -157,7 +157,9 @@ class Run:
             self._keep(trainer, self.run / "best")
         if self.rank == 0:
             with checkpoint.whole(folder) as part:
-                shutil.copytree(self.run / "best", part, dirs_exist_ok=True)
+                shutil.copytree(
+                    self.run / "best", part, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True
+                )
                 tokenizer.save_pretrained(part)
                 self._for_llamacpp(part)
             report.training(self.run, self.options, figures, data.report, stats)
