@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("words", nargs="+", metavar="WORDS", help='words; "in double quotes" those in that order')
     search.add_argument("--conversation", metavar="ID", help="in this one alone")
     search.add_argument("--role", choices=("user", "assistant"), help="said by this side alone")
-    search.add_argument("--since", type=_moment, metavar="DATE", help="said then or later: 2026-01-31[T12:00]")
-    search.add_argument("--until", type=_moment, metavar="DATE", help="said before then")
+    search.add_argument("--since", type=moment, metavar="DATE", help="said then or later: 2026-01-31[T12:00]")
+    search.add_argument("--until", type=moment, metavar="DATE", help="said before then")
     search.add_argument("--best", action="store_true", help="the best first, not the newest")
     search.add_argument("--limit", type=_count, default=20, metavar="N", help="so many at most (20)")
     search.add_argument("--json", action="store_true", help="as a JSON array")
@@ -108,7 +108,7 @@ def _count(value: str) -> int:
     return int(value)
 
 
-def _moment(value: str) -> datetime:
+def moment(value: str) -> datetime:
     try:
         return datetime.fromisoformat(value).astimezone()
     except ValueError:

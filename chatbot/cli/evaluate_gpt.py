@@ -42,6 +42,9 @@ def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run(arguments: argparse.Namespace) -> int:
     quiet()
+    from chatbot.gpt.reading import files
+
+    files(arguments.data)
     from chatbot.gpt import checks, report
     from chatbot.gpt.evaluate import held_out, measure
     from chatbot.gpt.speed import precision

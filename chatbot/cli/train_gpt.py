@@ -7,9 +7,12 @@ import os
 import re
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from chatbot.cli.conversations import moment
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import noted_signals, run_async
 from chatbot.errors import UserError
@@ -55,7 +58,9 @@ def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         action="store_true",
         help="learn from the conversations of people who allowed it (`chatbot conversations consent`)",
     )
-    finetune.add_argument("--since", default="", metavar="DATE", help="of those: spoken in then or later, 2026-01-31")
+    finetune.add_argument(
+        "--since", type=moment, metavar="DATE", help="of those: spoken in then or later, 2026-01-31"
+    )
     finetune.add_argument(
         "--method", choices=("lora", "full"), default="lora", help="adapters beside the weights, or all weights"
     )
@@ -97,7 +102,6 @@ def count(value: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not take the cores of other programs
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
     if arguments.resume:
         if arguments.data:
@@ -120,22 +124,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def quiet() -> None:
-    """What libraries print of themselves is not for the person."""
+    """What libraries print of themselves is not for the person. Before they are imported: they ask only then."""
     import logging
     import warnings
 
     warnings.filterwarnings("ignore")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    import transformers
-
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
 def _options(arguments: argparse.Namespace) -> Options:
     from chatbot.gpt import options
-    from chatbot.gpt.speed import precision
+    from chatbot.gpt.reading import files
 
     if not arguments.data and not getattr(arguments, "conversations", False):
         more = ", or --conversations" if arguments.stage == "finetune" else ""
@@ -147,16 +148,18 @@ def _options(arguments: argparse.Namespace) -> Options:
         if value is not None and not least <= value < most:
             raise UserError(f"--{name} {value:g} makes no sense; it is from {least:g} to {most:g}.")
     names = ("steps", "epochs", "block", "batch_tokens", "micro_rows", "rate", "warmup", "patience", "evaluations")
-    given: dict[str, Any] = {name: getattr(arguments, name) for name in (*names, "precision", "fsdp", "seed")}
+    given: dict[str, Any] = {name: getattr(arguments, name) for name in (*names, "fsdp", "seed")}
     given["compile"] = arguments.compile or None
-    given["precision"] = arguments.precision or precision()
-    given["data"] = tuple(str(path.expanduser().resolve()) for path in arguments.data)
+    paths = [path.expanduser().resolve() for path in arguments.data]
+    files(paths)  # says what is missing, before anything is loaded
+    given["data"] = tuple(map(str, paths))
     if arguments.stage == "pretrain":
         given |= {name: getattr(arguments, name) for name in ("vocabulary", "layers", "width", "heads")}
         if arguments.tokenizer is not None:
             given["tokenizer"] = str(arguments.tokenizer.expanduser().resolve())
-        return options.pretraining(arguments.size or "nano", **given)
-    given |= {"conversations": arguments.conversations, "since": arguments.since}
+        return _precise(options.pretraining(arguments.size or "nano", **given), arguments.precision)
+    given["conversations"] = arguments.conversations
+    given["since"] = arguments.since and arguments.since.isoformat()
     if arguments.method == "lora":
         given["lora_rank"] = arguments.lora_rank
     elif arguments.lora_rank is not None:
@@ -164,7 +167,16 @@ def _options(arguments: argparse.Namespace) -> Options:
     with ProgressPrinter() as progress:
         given |= run_async(_base(arguments.base or "", progress))
     given["system"] = _system() if arguments.system is None else arguments.system
-    return options.finetuning(arguments.method, **given)
+    return _precise(options.finetuning(arguments.method, **given), arguments.precision)
+
+
+def _precise(options: Options, asked: Literal["bf16", "fp32"] | None) -> Options:
+    """Options with a precision: the one that was asked for, or what the machine is quick at."""
+    if asked is None:
+        from chatbot.gpt.speed import precision
+
+        asked = precision()
+    return replace(options, precision=asked)
 
 
 def _system() -> str:
@@ -237,7 +249,7 @@ async def _own_conversations(report: Report, since: str) -> Sequence[Dialogue]:
     from chatbot.store import open_store
 
     async with open_store(Settings.load()) as store:
-        found = await own_conversations(store, report, since=since)
+        found = await own_conversations(store, report, since=datetime.fromisoformat(since) if since else None)
     if not found:
         raise UserError(
             "There is no conversation to learn from: nobody allowed it, or nothing was said. "

@@ -58,10 +58,10 @@ class Encoder:
     def text(self, sample: Text) -> Tokens:
         """A text between two marks of its end: it begins after nothing, and that it ends is learned too."""
         ids = self._plain(sample.text)
-        end = self._tokenizer.eos_token_id
-        begin = self._tokenizer.bos_token_id
+        # The end of a text, where the tokenizer has a token for it: the end of a turn is another thing.
+        end = self._tokenizer.get_vocab().get("<|endoftext|>", self._tokenizer.eos_token_id)
         return Tokens(
-            [end if begin is None else begin, *ids, end],
+            [end, *ids, end],
             [False] + [True] * (len(ids) + 1),
             len(sample.text.encode()),
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from chatbot.gpt.duplicates import Duplicates
 from chatbot.gpt.redaction import redacted
@@ -49,6 +49,9 @@ def clean(samples: Iterable[Sample], report: Report) -> Iterator[tuple[Sample, b
     seen = Duplicates()
     for sample in samples:
         report.read += 1
+        if not sample.content.strip():
+            report.left_out["empty"] += 1
+            continue
         held_out = is_held_out(sample)  # before redaction, whose rules may change: the side never does
         sample = _redacted(sample, report.redacted)
         found = seen.look(sample.content)
@@ -62,11 +65,11 @@ def clean(samples: Iterable[Sample], report: Report) -> Iterator[tuple[Sample, b
         yield sample, held_out
 
 
-async def own_conversations(store: Store, report: Report, *, since: str = "") -> list[Dialogue]:
+async def own_conversations(store: Store, report: Report, *, since: datetime | None = None) -> list[Dialogue]:
     """The conversations of people who allowed it, the branch shown of each.
 
     Replies that someone found bad, and those that are not complete, are not learned. What was forgotten is not there
-    any more. `since` leaves out what was not spoken in after that moment (ISO 8601).
+    any more. `since` leaves out conversations that were last spoken in before then.
     """
     allowed = await store.people.who_allow_learning()
     found: list[Dialogue] = []
@@ -74,7 +77,7 @@ async def own_conversations(store: Store, report: Report, *, since: str = "") ->
         if conversation.person_id not in allowed:
             report.left_out["conversations of people who did not allow it"] += 1
             continue
-        if since and conversation.updated.isoformat() < since:
+        if since is not None and conversation.updated < since:
             continue
         said = await store.conversations.path(conversation.leaf_id, person=conversation.person_id)
         turns = tuple(_turn(message) for message in said if message.text.strip())
@@ -85,14 +88,6 @@ async def own_conversations(store: Store, report: Report, *, since: str = "") ->
         ids = tuple(message.id for message in said)
         found.append(Dialogue((*system, *turns), f"conversation {conversation.id}", ids))
     return sorted(found, key=lambda dialogue: dialogue.ids)
-
-
-def fingerprint_of(samples: Iterable[Sample]) -> str:
-    """SHA-256 of the content of some samples."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(repr(sample.text if isinstance(sample, Text) else sample.turns).encode("utf-8"))
-    return digest.hexdigest()
 
 
 def _turn(message: Message) -> Turn:

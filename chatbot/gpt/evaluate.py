@@ -111,11 +111,13 @@ def measure(
 
 
 def _reply(model: HfModel, prompt: str, system: str) -> tuple[str, float]:
-    """The likeliest reply, and tokens a second."""
+    """The likeliest reply, and tokens a second; nothing where the context is too small for the question."""
     messages = [ChatMessage("system", system)] if system else []
     text, speed = "", 0.0
-    options = GenerationOptions(max_tokens=_REPLY_TOKENS, temperature=0)
-    for piece in model.reply([*messages, ChatMessage("user", prompt)], options):
+    messages.append(ChatMessage("user", prompt))
+    if len(model.prompt(messages)) >= model.context_length:
+        return text, speed
+    for piece in model.reply(messages, GenerationOptions(max_tokens=_REPLY_TOKENS, temperature=0)):
         if isinstance(piece, Completion):
             speed = piece.decode_tokens_per_s
         else:

@@ -6,6 +6,7 @@ predicted the held-out text best), stats.jsonl, tensorboard/, and at the end mod
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -119,10 +120,13 @@ class Run:
                 ) from None
         try:
             return self._go()
-        except (SafetensorError, RuntimeError) as error:  # those who write weights have errors of their own
-            if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        except (SafetensorError, RuntimeError) as error:  # those who write weights, and who compile, have their own
+            reason = str(error).strip().splitlines()[0]
+            if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise UserError(f"The model cannot be compiled here ({reason}); leave --compile out.") from error
+            if isinstance(error, RuntimeError) and "inline_container" not in reason:  # what torch.save says
                 raise
-            raise OSError(str(error).splitlines()[0]) from error
+            raise OSError(errno.EIO, reason) from error
         finally:
             lock.release()
 
@@ -153,7 +157,9 @@ class Run:
             self._keep(trainer, self.run / "best")
         if self.rank == 0:
             with checkpoint.whole(folder) as part:
-                shutil.copytree(self.run / "best", part, dirs_exist_ok=True)
+                shutil.copytree(
+                    self.run / "best", part, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True
+                )
                 tokenizer.save_pretrained(part)
                 self._for_llamacpp(part)
             report.training(self.run, self.options, figures, data.report, stats)

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import ask, decode, engines, first_screen, generate, repeating
+from tests.benchmarks import ask, decode, engines, finetuning, first_screen, generate, pretraining, repeating
 from tests.benchmarks.table import render
 
 
@@ -21,6 +21,8 @@ def main() -> None:
             *asyncio.run(generate.measure()),
             *ask.measure(folder),
             *first_screen.measure(folder),
+            *pretraining.measure(),
+            *finetuning.measure(),
         ]
         compared = engines.measure()
     print(render(rows), compared, sep="\n\n")

@@ -245,9 +245,15 @@ def test_only_what_people_allowed_and_nothing_forgotten_is_learned() -> None:
 def test_cleaning_counts_what_it_leaves_out() -> None:
     report = Report()
     text = prose(9, 40)
-    given = [Text(text, "1"), Text(text, "2"), Text(text + " End.", "3"), Text("mail a@example.org", "4")]
+    given = [
+        Text(text, "1"),
+        Text(text, "2"),
+        Text(text + " End.", "3"),
+        Text("mail a@example.org", "4"),
+        Text(" ", "5"),
+    ]
     kept = list(clean(given, report))
     assert len(kept) == 2
-    assert report.left_out == {"duplicates": 1, "near duplicates": 1}
+    assert report.left_out == {"duplicates": 1, "near duplicates": 1, "empty": 1}
     assert report.redacted == {"e-mail": 1}
     assert report.learned + report.held_out == 2

@@ -255,6 +255,14 @@ def test_the_rows_of_a_step_depend_on_its_number_alone(prose: Path, tmp_path: Pa
         assert sorted(one + two) == sorted(whole[number])
 
 
+def test_a_tokenizer_can_be_reused(prose: Path, tmp_path: Path) -> None:
+    start(tmp_path / "first", options(prose, steps=1))
+    known = tmp_path / "first" / "data" / "tokenizer"
+    start(tmp_path / "second", options(prose, steps=1, vocabulary=260, tokenizer=str(known)))
+    again = tmp_path / "second" / "data" / "tokenizer"
+    assert (again / "tokenizer.json").read_text() == (known / "tokenizer.json").read_text()
+
+
 def test_a_run_stops_early_and_keeps_the_weights_that_were_best(tmp_path: Path) -> None:
     data = lines(tmp_path / "chats.jsonl", chats(60))
     base = small_model(tmp_path / "base")

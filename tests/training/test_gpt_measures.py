@@ -1,0 +1,92 @@
+"""What is measured of a chat model, against what can be computed by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from chatbot.gpt import checks, speed
+from chatbot.gpt.bits import Scores, score
+from chatbot.gpt.options import finetuning
+from chatbot.gpt.samples import Dialogue, Text, Turn
+from chatbot.gpt.tokenizer import load
+from tests.training.chats import prose, small_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.mktemp("small"))
+
+
+def scored(folder: Path, samples: list[Any], longest: int) -> Scores:
+    model = LlamaForCausalLM.from_pretrained(folder)
+    return score(model, load(folder), samples, longest=longest, system="", precision="fp32", tell=lambda *said: None)
+
+
+def test_bits_per_byte_are_the_log_probabilities_of_every_token_over_the_bytes(folder: Path) -> None:
+    text = "the sea – und das Schiff"
+    tokenizer, model = load(folder), LlamaForCausalLM.from_pretrained(folder)
+    ids = [0, *tokenizer(text, add_special_tokens=False).input_ids, 0]
+    with torch.no_grad():
+        chances = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    nats = -sum(float(chances[place, token]) for place, token in enumerate(ids[1:]))
+    found = scored(folder, [Text(text, "")], 512)
+    assert found.bits_per_byte().value == pytest.approx(nats / math.log(2) / len(text.encode()), rel=1e-4)
+
+
+def test_long_texts_are_scored_whole_and_of_chats_the_replies_alone(folder: Path) -> None:
+    text = Text(prose(3, 60), "")
+    whole, parts = (scored(folder, [text], longest) for longest in (4096, 128))
+    assert whole.sizes == parts.sizes
+    assert parts.bits_per_byte().value == pytest.approx(whole.bits_per_byte().value, rel=0.1)
+    chat = Dialogue((Turn("user", "a long question about the sea"), Turn("assistant", "yes")), "")
+    assert scored(folder, [chat], 512).sizes == [3]
+
+
+def test_the_interval_of_a_difference_pairs_the_samples() -> None:
+    random = np.random.default_rng(1)
+    sizes = random.uniform(50, 500, 80)
+    nats = sizes * random.uniform(0.2, 2.0, 80)
+    one, other = Scores(nats, sizes), Scores(nats * 1.02, sizes)
+    apart = one.bits_per_byte()
+    assert apart.low < one.less_than(other).value + other.bits_per_byte().value < apart.high
+    assert one.less_than(other).high < 0, "two percent show, though the samples differ tenfold"
+    assert one.less_than(one).low == one.less_than(one).high == 0
+
+
+IDEAL = (
+    "Cold", "5", "Banana.", "Red, green, blue", "cat\ndog\nowl\nfox", "HELLO", "good night", '{"name": "Ada"}',
+    "Is it late?", "Waves rise.", "It rains.", "a b c d e", "Echo echo echo", "No.", "- apple\n- pear",
+    "The cat saw the moon.",
+)  # fmt: skip
+
+
+def test_instructions_are_seen_to_be_kept_and_broken() -> None:
+    assert checks.passed(IDEAL) == len(checks.CHECKS)
+    assert checks.passed(["I would rather not say,\nand I will not."] * len(checks.CHECKS)) == 0
+    assert len(checks.PROMPTS) == 10
+    low, high = checks.wilson(8, 16)
+    assert 0.25 < low < 0.5 < high < 0.75
+    assert checks.wilson(0, 16)[0] == 0
+
+
+def test_repetition_is_the_share_of_runs_that_came_before() -> None:
+    assert checks.repetition(["one two three four five six", "one two three four"]) == 0
+    assert checks.repetition(["a b c d a b c d"]) == pytest.approx(1 / 5)
+    assert checks.repetition([""]) == 0
+
+
+def test_what_is_computed_at_once_is_at_most_a_step_and_less_with_longer_rows(folder: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(folder)
+    few, many = (finetuning("full", block=block, batch_tokens=8192) for block in (512, 64))
+    cpu = torch.device("cpu")
+    assert 1 <= speed.find_micro_rows(model, few, cpu, 1) < speed.find_micro_rows(model, many, cpu, 1)
+    assert speed.find_micro_rows(model, many, cpu, 64) <= 2
+    weights = sum(weight.numel() for weight in model.parameters())
+    assert speed.flops_a_token(model, 100) == 6 * weights + 12 * 2 * 64 * 100
