@@ -47,13 +47,15 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
     async with await Database.open(settings.database) as database:
         conversations = Conversations(database)
         await conversations.mark_interrupted()
-        attachments = Attachments(database, settings.home / "attachments")
+        folder = await Attachments.folder_of(database, settings.home / "attachments")
+        attachments = Attachments(database, folder)
         forgetting = Forgetting(database, attachments)
 
         async def prompts(connection: object, message_ids: object) -> After:
             return partial(asyncio.to_thread, forget_prompts, settings.prompts_folder)
 
         forgetting.add(prompts)
+        await forgetting.resume()
         yield Store(
             database,
             conversations,
