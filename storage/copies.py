@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, insert, select
 
 from storage import tree
 from storage.attachments import Attachments
-from storage.conversations import Conversation, conversation_in
+from storage.conversations import Conversation, conversation_in, next_moment
 from storage.database import Database, insert_rows
 from storage.erasure import erase_unless_kept, keep_files
 from storage.errors import NotFoundError
@@ -53,7 +53,7 @@ async def copy(
                 id=secrets.token_hex(6),
                 leaf_id=ids.get(up_to or source.leaf_id or ""),
                 created=now,
-                updated=now,
+                updated=await next_moment(connection),
             )
             await connection.execute(insert(conversations).values(**asdict(made)))
             for row in rows:
