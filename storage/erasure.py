@@ -29,6 +29,8 @@ WRITTEN_WITHIN = timedelta(hours=1)
 _MERGED_AT_ONCE = 250
 """Pages of the search index: some hundredths of a second, in which no one else can write."""
 
+LONGEST_REST_S = 0.05
+
 _AT_ONCE = 500
 
 
@@ -113,7 +115,8 @@ async def _clear_index(database: Database) -> None:
             if await _changes(connection) - before < 2:  # as FTS5 says that there is nothing left to do
                 return
         pages = _MERGED_AT_ONCE
-        await asyncio.sleep(time.monotonic() - began)  # SQLite gives the lock to whoever asks next, not to who waits
+        # SQLite gives the lock to whoever asks next, not to who waits longest: it is left free for about as long.
+        await asyncio.sleep(min(time.monotonic() - began, LONGEST_REST_S))
 
 
 async def _changes(connection: AsyncConnection) -> int:

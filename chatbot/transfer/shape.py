@@ -38,11 +38,6 @@ LARGEST = 2**53
 """What JSON numbers are exact up to, for every program that reads them."""
 
 
-def _text(value: Any) -> Any:
-    """Cleaned before it is checked: half of a surrogate pair is no text."""
-    return clean(value) if isinstance(value, str) else value
-
-
 def _moment(value: datetime) -> datetime:
     if not EARLIEST <= value < LATEST:
         raise ValueError(f"is not between the years {EARLIEST.year} and {LATEST.year}")
@@ -74,7 +69,7 @@ def _is_number(value: Any) -> bool:
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 
-Clean = Annotated[str, BeforeValidator(_text)]
+Clean = Annotated[str, AfterValidator(clean)]
 Moment = Annotated[AwareDatetime, AfterValidator(_moment)]
 """One that every time zone can show."""
 Figures = Annotated[dict[Clean, float | int], BeforeValidator(_figures)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,12 @@ SAID = (
         ("😀", 6),
         ("il", 6),
         ("x", (7, 0)),
+        ("fox x", 0),
+        ("smile x", None),
+        ("书 北京大学", 1),
+        ("北京大学 ます", None),
+        ('"brown fox" o', 0),
+        ('"brown fox" 书', None),
         ("zzz", None),
         ("zq", None),
         ("", None),
@@ -194,20 +202,38 @@ async def test_a_rare_word_beside_a_common_one_is_looked_up_and_not_looked_for(
         event.remove(Engine, "connect", connected)
 
 
+async def test_a_word_that_stands_nowhere_ends_the_search_at_once(
+    conversations: Conversations, search: Search, database_url: str
+) -> None:
+    await say(conversations, "the quick brown fox")
+    if database_url.startswith("sqlite"):
+        with statements() as asked:
+            assert await search.find(Query("the c#")) == []
+        assert not [one for one in asked if "conversations" in one]
+    assert await search.find(Query("c# the")) == []
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """What the database is asked meanwhile."""
+    asked: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        asked.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield asked
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
 async def test_a_page_far_down_looks_at_no_text_above_it(home: Path) -> None:
     async with await Database.open(home / "many.db") as database:
         conversations = Conversations(database)
         await say(conversations, *(f"entry {number}" for number in range(60)))
-        asked: list[str] = []
-
-        def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
-            asked.append(statement)
-
-        event.listen(Engine, "before_cursor_execute", note)
-        try:
+        with statements() as asked:
             [hit, *_] = await Search(database).find(Query("entry"), 10, 40)
-        finally:
-            event.remove(Engine, "before_cursor_execute", note)
         assert hit.snippet == "entry 19"
         [query] = [statement for statement in asked if "MATCH" in statement]
         assert "OFFSET" in query
