@@ -172,6 +172,14 @@ async def test_what_stands_between_the_words_of_a_phrase_does_not_count(
     assert len(await found(search, '"é of"')) == len(await found(search, '"É of" of')) == 1
 
 
+async def test_a_phrase_over_two_lines_is_found_however_many_have_its_words_apart(
+    conversations: Conversations, search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage.search, "LOOKED_AT", 2)
+    await say(conversations, "the\n\nand", "the\tand", *["and the"] * 5)
+    assert await found(search, '"the and"') == ["the and", "the  and"]
+
+
 @pytest.mark.parametrize("query", ["the c#", "and 書", "the 書", "e 龥", '"et ta"', '"the zq"', "書 zq", "th 書"])
 async def test_a_rare_word_beside_a_common_one_is_looked_up_and_not_looked_for(
     home: Path, monkeypatch: pytest.MonkeyPatch, query: str
