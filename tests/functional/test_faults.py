@@ -72,18 +72,18 @@ async def test_the_order_within_a_conversation_does_not_hang_on_the_clock(
     first = await conversations.add_turn(Conversation.new(""), "one")
     here = first.said.conversation_id
     await conversations.end_reply(first.reply.id, "1", "complete")
+    other = (await conversations.create("")).id
     Clock.back = timedelta(days=400)
     second = await conversations.add_reply(here, first.reply.id)
+    assert [c.id for c in await conversations.list()] == [here, other]
     await conversations.end_reply(second.reply.id, "2", "complete")
     third = await conversations.add_turn(here, "two")
     assert [m.text for m in await conversations.messages(here)] == ["one", "1", "2", "two", ""]
     assert [m.text for m in await conversations.path(third.reply.id)] == ["one", "2", "two", ""]
-    assert [c.id for c in await conversations.list()] == [here]
-    other = (await conversations.create("")).id
-    assert [c.id for c in await conversations.list()] == [other, here]
+    newest = (await conversations.create("")).id
+    assert [c.id for c in await conversations.list()] == [newest, here, other]
     third = await conversations.add_turn(here, "three")
-    assert [c.id for c in await conversations.list()] == [here, other]
-    assert [c.id for c in await conversations.list(after=(await conversations.list(limit=1))[0])] == [other]
+    assert [c.id for c in await conversations.list()] == [here, newest, other]
     again = await conversations.message(second.reply.id)
     assert (again.position, again.siblings) == (2, 2)
     assert await conversations.switch(here, first.said.id) == third.reply.id

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from chatbot.transfer.write import export
 from storage import erasure, forgetting
 from storage.conversations import Conversation
 from storage.database import Database
-from storage.erasure import WRITTEN_WITHIN, erase_unless_kept, is_unfinished
+from storage.erasure import is_unfinished
 from storage.errors import NotFoundError
 from storage.forgetting import Forgetting
 from storage.schema import erasures, metadata, summaries
@@ -276,17 +276,30 @@ async def test_an_attachment_from_before_databases_had_folders_of_their_own_is_f
     assert not earlier.exists()
 
 
-async def test_a_file_that_a_crash_left_without_a_row_is_deleted_after_an_hour(service: ChatService) -> None:
+async def test_a_file_that_a_crash_left_without_a_row_is_deleted_after_an_hour(
+    service: ChatService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = await listen(service.send(None, "look"))
     files, database = service.store.attachments, service.store.database
-    for orphan, age in (("early", timedelta()), ("late", 2 * WRITTEN_WITHIN)):
-        await erase_unless_kept(database, [orphan])
-        await files.write(orphan, b"left behind")
-        async with database.write() as connection:
-            due = erasures.update().where(erasures.c.file == orphan)
-            await connection.execute(due.values(not_before=datetime.now(UTC) + WRITTEN_WITHIN - age))
+    write = files.write
+    written: list[Path] = []
+
+    async def killed(attachment_id: str, data: bytes) -> None:
+        await write(attachment_id, data)
+        written.append(files.path(attachment_id))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await files.add(first.message, "p.png", "image/png", b"left behind")
+    [path] = written
     await service.store.forgetting.resume()
-    assert files.path("early").exists()  # it may be that it is just being written
-    assert not files.path("late").exists()
+    assert path.exists()  # it may be that it is just being written
+    async with database.write() as connection:
+        await connection.execute(erasures.update().values(not_before=datetime.now(UTC)))
+    await service.store.forgetting.resume()
+    assert not path.exists()
 
 
 async def test_what_a_killed_process_had_not_erased_is_erased_when_the_database_is_opened(
