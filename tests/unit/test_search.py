@@ -176,7 +176,7 @@ async def test_a_phrase_over_two_lines_is_found_however_many_have_its_words_apar
     conversations: Conversations, search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage.search, "LOOKED_AT", 2)
-    await say(conversations, "the\n\nand", "the\tand", *["and the"] * 5)
+    await say(conversations, "the\n\nand", "the\tand", *["and the"] * 25)
     assert await found(search, '"the and"') == ["the and", "the  and"]
 
 
