@@ -48,7 +48,8 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
     async with await Database.open(settings.database) as database:
         conversations = Conversations(database)
         await conversations.mark_interrupted()
-        attachments = Attachments(database, settings.home / "attachments")
+        folder = await Attachments.folder_of(database, settings.home / "attachments")
+        attachments = Attachments(database, folder)
         forgetting = Forgetting(database, attachments)
 
         async def prompts(connection: object, message_ids: object) -> After:
@@ -59,6 +60,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
 
         forgetting.add(prompts)
         forgetting.add(learning)
+        await forgetting.resume()
         yield Store(
             database,
             conversations,

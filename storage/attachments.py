@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 import secrets
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,11 +15,9 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import insert, select
 
 from storage.database import Database
+from storage.erasure import erase_unless_kept, keep_files
 from storage.errors import NotFoundError, StorageError
-from storage.schema import attachments, messages
-
-ORPHANED_AFTER_S = 3600
-"""A file without a row that is older than this belongs to no message that is just being written."""
+from storage.schema import attachments, erasures, identity, messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +38,19 @@ class Attachments:
 
     Args:
         database: holds the rows.
-        folder: holds the files.
+        folder: holds the files of this database and of no other, named by `folder_of`.
     """
 
     def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
         self._folder = folder
+
+    @staticmethod
+    async def folder_of(database: Database, folder: Path) -> Path:
+        """The part of `folder` that belongs to a database: several may share a home, and the ids of what was carried
+        from one to the other."""
+        async with database.read() as connection:
+            return folder / str((await connection.execute(select(identity.c.id))).scalar_one())
 
     async def add(
         self, message_id: str, name: str, media_type: str, data: bytes, details: dict[str, Any] | None = None
@@ -61,6 +65,7 @@ class Attachments:
             len(data),
             details or {},
         )
+        await erase_unless_kept(self._database, [attachment.id])
         await self.write(attachment.id, data)
         try:
             async with self._database.write() as connection:
@@ -68,6 +73,7 @@ class Attachments:
                 if (await connection.execute(known)).first() is None:
                     raise NotFoundError(f"There is no message '{message_id}'.")
                 await connection.execute(insert(attachments).values(**asdict(attachment)))
+                await keep_files(connection, [attachment.id])
         except BaseException:
             self.delete_files([attachment.id])
             raise
@@ -83,13 +89,14 @@ class Attachments:
     async def read(self, attachment_id: str) -> bytes:
         """Raises NotFoundError where its file is gone."""
         try:
-            return await asyncio.to_thread((self._folder / attachment_id).read_bytes)
+            return await asyncio.to_thread(self.path(attachment_id).read_bytes)
         except OSError as error:
             raise NotFoundError(f"Cannot read the attachment '{attachment_id}': {error.strerror}.") from None
 
     def path(self, attachment_id: str) -> Path:
-        """Where its bytes lie."""
-        return self._folder / attachment_id
+        """Where its bytes lie: in the folder of the database, or where all of them lay before each had its own."""
+        own, earlier = self._folder / attachment_id, self._folder.parent / attachment_id
+        return earlier if earlier.is_file() and not own.is_file() else own
 
     async def of_messages(self, message_ids: Iterable[str]) -> Sequence[Attachment]:
         """The attachments of some messages, a page of them at most."""
@@ -109,25 +116,17 @@ class Attachments:
         """Raises NotFoundError where there is none of that id."""
         async with self._database.write() as connection:
             gone = await connection.execute(delete_rows(attachments).where(attachments.c.id == attachment_id))
-        if not gone.rowcount:
-            raise NotFoundError(f"There is no attachment '{attachment_id}'.")
-        self.delete_files([attachment_id])
+            if not gone.rowcount:
+                raise NotFoundError(f"There is no attachment '{attachment_id}'.")
+            await connection.execute(insert(erasures).values(file=attachment_id))
+        await asyncio.to_thread(self.delete_files, [attachment_id])
+        async with self._database.write() as connection:
+            await keep_files(connection, [attachment_id])
 
     def delete_files(self, attachment_ids: Iterable[str]) -> None:
         """Delete the files of attachments that have no row any more."""
         for attachment_id in attachment_ids:
-            (self._folder / attachment_id).unlink(missing_ok=True)
-
-    async def sweep(self) -> None:
-        """Delete the files that a crash left without a row."""
-        if not self._folder.is_dir():
-            return
-        long_ago = time.time() - ORPHANED_AFTER_S
-        old = {path.name for path in self._folder.iterdir() if path.stat().st_mtime < long_ago}
-        if old:
-            async with self._database.read() as connection:
-                old.difference_update((await connection.execute(select(attachments.c.id))).scalars())
-            self.delete_files(old)
+            self.path(attachment_id).unlink(missing_ok=True)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -6,13 +6,14 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from sqlalchemy import Row, bindparam, delete, insert, or_, select, tuple_, update
+from sqlalchemy import Row, bindparam, delete, func, insert, literal_column, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import ScalarSelect
 
@@ -28,6 +29,7 @@ Status = Literal["streaming", "complete", "interrupted", "stopped", "failed"]
 
 HEARTBEAT_LOST = timedelta(seconds=15)
 TITLE_LENGTH = 60
+_TICKS = "ticks "
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ class Conversations:
     async def create(self, system: str, title: str = "", model: str = "", person: str = LOCAL) -> Conversation:
         conversation = Conversation.new(system, title, model, person)
         async with self._database.write(conversation.id) as connection:
+            conversation = replace(conversation, updated=await next_moment(connection))
             await connection.execute(insert(conversations).values(**asdict(conversation)))
         return conversation
 
@@ -331,7 +334,8 @@ class Conversations:
         """
         oldest = (
             select(messages.c.seq)
-            .where(messages.c.pinned, messages.c.conversation_id == _conversation_of(leaf_id))
+            # As the index says it: SQLite does not see that `pinned = 1`, as SQLAlchemy would write, is the same.
+            .where(literal_column("messages.pinned"), messages.c.conversation_id == _conversation_of(leaf_id))
             .order_by(messages.c.seq)
             .limit(1)
         )
@@ -421,9 +425,21 @@ async def _open_reply(connection: AsyncConnection, conversation: Conversation, s
     await connection.execute(
         update(conversations)
         .where(conversations.c.id == conversation.id)
-        .values(leaf_id=reply.id, updated=reply.created, title=conversation.title or title_of(said.text))
+        .values(
+            leaf_id=reply.id,
+            updated=await next_moment(connection),
+            title=conversation.title or title_of(said.text),
+        )
     )
     return Turn(said, reply, conversation)
+
+
+async def next_moment(connection: AsyncConnection) -> datetime:
+    """Now; where the clock was put back, the moment after the newest that a conversation has: so the one last spoken
+    in stays the first of the list."""
+    newest = (await connection.execute(select(func.max(conversations.c.updated)))).scalar()
+    now = datetime.now(UTC)
+    return now if newest is None or newest < now else newest + timedelta(microseconds=1)
 
 
 def title_of(text: str) -> str:
@@ -444,12 +460,23 @@ def _machine() -> str:
 def this_process() -> str:
     """A name for this process that no other process has, on any machine, now or later."""
     pid = os.getpid()
-    return f"{_machine()}|{pid}|{_started(pid)}"
+    return f"{_machine()}|{pid}|{_started_first_seen(pid)}"
 
 
-@cache
-def _started(pid: int) -> float:
-    return float(psutil.Process(pid).create_time())
+def _started(pid: int) -> str:
+    """When a process began: in ticks since the machine did, which no change of its clock moves, where there are such.
+
+    Raises psutil.NoSuchProcess.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        return f"{_TICKS}{fields[19]}@{boot[:8]}"  # field 22 of proc(5); the third is the first after the name
+    except (OSError, IndexError):
+        return str(psutil.Process(pid).create_time())
+
+
+_started_first_seen = cache(_started)
 
 
 def _is_gone(owner: str | None, heartbeat: datetime | None, now: datetime) -> bool:
@@ -460,7 +487,11 @@ def _is_gone(owner: str | None, heartbeat: datetime | None, now: datetime) -> bo
         return now - heartbeat > HEARTBEAT_LOST
     try:
         process = psutil.Process(int(pid))
+        # Earlier versions wrote seconds, which follow the clock.
+        same = (
+            _started(int(pid)) == started if started.startswith(_TICKS) else process.create_time() == float(started)
+        )
         # A killed process that nobody has waited for yet is still listed, as a zombie.
-        return bool(process.create_time() != float(started) or process.status() == psutil.STATUS_ZOMBIE)
+        return not same or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True

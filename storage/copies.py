@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
@@ -11,8 +12,9 @@ from sqlalchemy import bindparam, insert, select
 
 from storage import tree
 from storage.attachments import Attachments
-from storage.conversations import Conversation, conversation_in
+from storage.conversations import Conversation, conversation_in, next_moment
 from storage.database import Database, insert_rows
+from storage.erasure import erase_unless_kept, keep_files
 from storage.errors import NotFoundError
 from storage.schema import attachments, conversations, messages, summaries
 
@@ -26,12 +28,13 @@ async def copy(
 ) -> Conversation:
     """Copy a conversation with all its branches, or the branch that ends in the message `up_to` alone.
 
-    Attachments, pins and summaries come along. Feedback does not: it was given once. Of a reply that is still
-    being written, the copy has what came.
+    Attachments, pins and summaries come along; of an attachment whose file is lost, all but that. Feedback does not:
+    it was given once. Of a reply that is still being written, the copy has what came.
 
     Raises NotFoundError where there is no such conversation or message.
     """
-    new_files: list[tuple[str, str]] = []
+    new_files = {file.id: secrets.token_hex(8) for file in await files.of_conversation(conversation_id)}
+    await erase_unless_kept(database, [*new_files.values()])
     try:
         async with database.write() as connection:
             source = await conversation_in(connection, conversation_id)
@@ -50,7 +53,7 @@ async def copy(
                 id=secrets.token_hex(6),
                 leaf_id=ids.get(up_to or source.leaf_id or ""),
                 created=now,
-                updated=now,
+                updated=await next_moment(connection),
             )
             await connection.execute(insert(conversations).values(**asdict(made)))
             for row in rows:
@@ -61,19 +64,19 @@ async def copy(
             said = select(messages.c.id).where(messages.c.conversation_id == conversation_id)
             for file in await connection.execute(select(attachments).where(attachments.c.message_id.in_(said))):
                 if file.message_id in ids:
-                    new_id = secrets.token_hex(8)
-                    new_files.append((file.id, new_id))
+                    new_id = new_files.setdefault(file.id, secrets.token_hex(8))
                     values = dict(file._mapping) | {"id": new_id, "message_id": ids[file.message_id]}
                     await connection.execute(insert(attachments).values(**values))
+                    with suppress(NotFoundError):
+                        await files.write(new_id, await files.read(file.id))
             old = select(summaries).where(summaries.c.conversation_id == conversation_id)
             for summary in await connection.execute(old):
                 if summary.message_id in ids:
                     values = dict(summary._mapping)
                     values |= {"message_id": ids[summary.message_id], "conversation_id": made.id}
                     await connection.execute(insert(summaries).values(**values))
-            for file_id, new_id in new_files:
-                await files.write(new_id, await files.read(file_id))
+            await keep_files(connection, [*new_files.values()])
     except BaseException:
-        await asyncio.to_thread(files.delete_files, [new_id for _, new_id in new_files])
+        await asyncio.to_thread(files.delete_files, [*new_files.values()])
         raise
     return made

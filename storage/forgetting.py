@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import delete, insert, select, update
@@ -13,8 +13,8 @@ from storage import tree
 from storage.attachments import Attachments
 from storage.conversations import conversation_in, newest_leaf, title_of
 from storage.database import Database
-from storage.erasure import clear_index, clear_log
-from storage.errors import NotFoundError
+from storage.erasure import erase, erase_files_later, erase_traces_later, is_unfinished
+from storage.errors import NotFoundError, StorageError
 from storage.people import LOCAL
 from storage.schema import attachments, conversations, drafts, messages, people, summaries
 
@@ -22,7 +22,11 @@ After = Callable[[], Awaitable[None]]
 
 Hook = Callable[[AsyncConnection, Sequence[str]], Awaitable[After | None]]
 """Forgets what else is kept of some messages, given by their ids: in the transaction that deletes them, before it
-does. What raises keeps everything. What it gives back is called when they are gone: to delete files, say."""
+does. What raises keeps everything. What it gives back is called when they are gone: to delete files, say. Without
+messages: what an earlier process was killed before is to be done again."""
+
+ONCE_S = 0.2
+"""How long opening the database waits for those who read it."""
 
 _AT_ONCE = 500
 
@@ -49,6 +53,7 @@ class Forgetting:
         The summaries that cover it go too, and a title that was made from it. Raises NotFoundError.
         """
         async with self._database.write() as connection:
+            await erase_traces_later(connection)
             row = (await connection.execute(select(messages).where(messages.c.id == message_id))).one_or_none()
             if row is None:
                 raise NotFoundError(f"There is no message '{message_id}'.")
@@ -75,7 +80,6 @@ class Forgetting:
                 await connection.execute(
                     update(conversations).where(conversations.c.id == conversation.id).values(**changes)
                 )
-            await clear_index(connection)
         return await self._finish(after)
 
     async def conversation(self, conversation_id: str) -> bool:
@@ -83,7 +87,6 @@ class Forgetting:
         async with self._database.write() as connection:
             await conversation_in(connection, conversation_id)
             after = await self._forget(connection, [conversation_id])
-            await clear_index(connection)
         return await self._finish(after)
 
     async def person(self, person_id: str) -> bool:
@@ -98,11 +101,27 @@ class Forgetting:
             if person_id == LOCAL:  # who sits here may begin again
                 fresh = {"id": LOCAL, "platform": LOCAL, "external_id": "", "name": ""}
                 await connection.execute(insert(people).values(fresh))
-            await clear_index(connection)
+                others = select(conversations.c.id)  # what was typed for a conversation that has not begun is theirs
+                await connection.execute(delete(drafts).where(drafts.c.key.not_in(others)))
         return await self._finish(after)
+
+    async def resume(self) -> None:
+        """Go on with what a process was killed before it had erased, and with what others then still read.
+
+        What cannot be done now is left to the next time.
+        """
+        if await is_unfinished(self._database):
+            with suppress(StorageError):
+                async with self._database.write() as connection:
+                    after = [await hook(connection, ()) for hook in self._hooks]
+                for later in after:
+                    if later is not None:
+                        await later()
+                await erase(self._database, self._files, ONCE_S)
 
     async def _forget(self, connection: AsyncConnection, conversation_ids: Sequence[str]) -> list[After]:
         after: list[After] = []
+        await erase_traces_later(connection)
         for conversation_id in conversation_ids:
             said = select(messages.c.id).where(messages.c.conversation_id == conversation_id)
             after += await self._leave(connection, (await connection.execute(said)).scalars().all())
@@ -122,17 +141,11 @@ class Forgetting:
     async def _finish(self, after: Sequence[After]) -> bool:
         for later in after:
             await later()
-        await self._files.sweep()
-        return await clear_log(self._database)
+        return await erase(self._database, self._files)
 
-    async def _files_of(self, connection: AsyncConnection, message_ids: Sequence[str]) -> After:
+    async def _files_of(self, connection: AsyncConnection, message_ids: Sequence[str]) -> None:
         query = select(attachments.c.id).where(attachments.c.message_id.in_(message_ids))
-        ids = (await connection.execute(query)).scalars().all()
-
-        async def delete_files() -> None:
-            await asyncio.to_thread(self._files.delete_files, ids)
-
-        return delete_files
+        await erase_files_later(connection, (await connection.execute(query)).scalars().all())
 
 
 async def _leaf_after(connection: AsyncConnection, conversation_id: str, parent_id: str | None) -> str | None:

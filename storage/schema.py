@@ -136,6 +136,20 @@ summaries = Table(
     Index("summaries_by_conversation", "conversation_id"),
 )
 
+identity = Table(
+    "identity",
+    metadata,
+    Column("id", String(32), primary_key=True),  # one row: no other database has the same
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", RowNumber, primary_key=True, autoincrement=True),
+    Column("file", String(32)),  # of an attachment; null: something was forgotten, of which traces may be left
+    Column("not_before", UtcDateTime),  # null: at once; later, where the file is just being written
+)
+
 drafts = Table(
     "drafts",
     metadata,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chatbot.errors import UserError
 from chatbot.events import Started, Usage
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from chatbot.chat import ChatService
     from storage.conversations import Message
     from tui.chat_screen import ChatScreen
+
+MOST_FIGURE = 2**53
+"""More of anything is a mistake of the file it came from."""
 
 
 class Opening:
@@ -178,6 +181,8 @@ class Opening:
 
 
 def usage_of(path: Sequence[Message]) -> Usage | None:
-    """What the last reply of a branch cost, for the gauge."""
-    last = path[-1].usage if path else None
-    return None if last is None else Usage(**last)
+    """What the last reply of a branch cost, for the gauge; None where that is not known whole."""
+    last = (path[-1].usage if path else None) or {}
+    figures: dict[str, Any] = {name: last.get(name) for name in Usage.__dataclass_fields__}
+    known = (isinstance(figure, int | float) and 0 <= figure < MOST_FIGURE for figure in figures.values())
+    return Usage(**figures) if all(known) and figures["context_length"] else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal, get_args
 
 from textual.app import ComposeResult
 from textual.binding import Binding
@@ -25,6 +26,8 @@ SEARCH_AFTER_S = 0.12
 PAGE = 50
 HINT = 'Words in any order; "in double quotes" those in that order.'
 WHO: dict[Role | None, str] = {None: "you and replies", "user": "you", "assistant": "replies"}
+When = Literal["any time", "today", "this week", "this month", "this year"]
+WHEN: tuple[When, ...] = get_args(When)
 
 
 @dataclass(slots=True)
@@ -34,6 +37,7 @@ class Asked:
     words: str = ""
     here: bool = False
     role: Role | None = None
+    when: When = "any time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class SearchScreen(Screen[Found | None]):
         Binding("enter", "open", "Open"),
         Binding("f3", "where", "Where"),
         Binding("f4", "who", "Who"),
+        Binding("f5", "when", "When"),
         Binding("up", "move('cursor_up')", show=False),
         Binding("down", "move('cursor_down')", show=False),
         Binding("pageup", "move('page_up')", show=False),
@@ -108,8 +113,12 @@ class SearchScreen(Screen[Found | None]):
         self._asked.role = roles[(roles.index(self._asked.role) + 1) % len(roles)]
         self._look_again()
 
+    def action_when(self) -> None:
+        self._asked.when = WHEN[(WHEN.index(self._asked.when) + 1) % len(WHEN)]
+        self._look_again()
+
     def _look_again(self) -> None:
-        self._wanted = Asked(self._asked.words, self._asked.here, self._asked.role)
+        self._wanted = replace(self._asked)
         if not self._searching:
             self._searching = True
             self.run_worker(self._look())
@@ -128,7 +137,9 @@ class SearchScreen(Screen[Found | None]):
     async def _find(self, asked: Asked, offset: int) -> Sequence[Hit]:
         from storage.search import Query
 
-        query = Query(asked.words, conversation=self._conversation if asked.here else None, role=asked.role)
+        here = self._conversation if asked.here else None
+        since = beginning(asked.when, datetime.now().astimezone())
+        query = Query(asked.words, conversation=here, role=asked.role, since=since)
         try:
             return await self._search.find(query, PAGE, offset)
         except (UserError, StorageError) as error:
@@ -150,7 +161,7 @@ class SearchScreen(Screen[Found | None]):
         else:
             count = f"{len(self._hits)}{'' if self._complete else '+'} found" if self._hits else "nothing found"
         where = "this conversation" if self._asked.here else "everywhere"
-        self._state.update(f"{where} · {WHO[self._asked.role]} · {count}")
+        self._state.update(f"{where} · {WHO[self._asked.role]} · {self._asked.when} · {count}")
 
     async def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         if self._complete or self._searching or event.option_index < len(self._hits) - 3:
@@ -188,6 +199,20 @@ class SearchScreen(Screen[Found | None]):
 
     def action_move(self, how: Literal["cursor_up", "cursor_down", "page_up", "page_down"]) -> None:
         getattr(self._results, f"action_{how}")()
+
+
+def beginning(when: When, now: datetime) -> datetime | None:
+    """The first moment of the day, the week (from Monday), the month or the year that `now` is in, where it is."""
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    begun: dict[When, datetime | None] = {
+        "any time": None,
+        "today": today,
+        "this week": today - timedelta(days=today.weekday()),
+        "this month": today.replace(day=1),
+        "this year": today.replace(month=1, day=1),
+    }
+    first = begun[when]
+    return first and first.replace(tzinfo=None).astimezone()  # the clock may have been put forward since
 
 
 def _option(hit: Hit) -> Option:

@@ -29,7 +29,7 @@ class StatusLine(Static):
         parts = [self.state]
         if self.usage is not None:
             used = self.usage.prompt_tokens + self.usage.completion_tokens
-            full = used / self.usage.context_length
+            full = used / max(1, self.usage.context_length)
             parts.append(f"{self.usage.decode_tokens_per_s:.0f} tokens/s")
             parts.append(f"context {gauge(full)} {full:.0%}")
         if self.model not in self.state:

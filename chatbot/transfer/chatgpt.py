@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from chatbot.transfer.ids import derived_id
-from chatbot.transfer.shape import ConversationShape, MessageShape
+from chatbot.transfer.shape import EARLIEST, LATEST, ConversationShape, MessageShape
 from storage.conversations import Role, title_of
 
 
@@ -22,7 +23,7 @@ def from_chatgpt(entry: dict[str, Any]) -> ConversationShape | None:
     what stood before. A visible system message becomes the system prompt.
     """
     mapping: dict[str, Any] = {key: node for key, node in entry["mapping"].items() if isinstance(node, dict)}
-    key = str(entry.get("conversation_id") or entry.get("id") or [*mapping][:1])
+    key = _key(entry, mapping)
     created = _moment(entry.get("create_time")) or datetime.now(UTC)
     system = ""
     kept: dict[str, str | None] = {}
@@ -69,7 +70,7 @@ def from_chatgpt(entry: dict[str, Any]) -> ConversationShape | None:
 
 
 def _in_order(mapping: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
-    """Every node with its parent, parents first and children in their order; a ring is entered once."""
+    """Every node with its parent, parents first and children in their order; a ring is entered at its first node."""
     children: dict[str, list[str]] = {}
     roots = []
     for node_id, node in mapping.items():
@@ -80,13 +81,27 @@ def _in_order(mapping: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
             roots.append(node_id)
     for parent_id, below in children.items():
         listed = mapping[parent_id].get("children")
-        place = {child: number for number, child in enumerate(listed if isinstance(listed, list) else [])}
+        listed = [str(child) for child in listed] if isinstance(listed, list) else []
+        place = {child: number for number, child in enumerate(listed)}
         below.sort(key=lambda child: place.get(child, len(place)))
-    waiting: list[tuple[str, str | None]] = [(root, None) for root in reversed(roots)]
-    while waiting:
-        node_id, parent = waiting.pop()
-        yield node_id, parent
-        waiting += [(child, node_id) for child in reversed(children.get(node_id, []))]
+    entered: set[str] = set()
+    for begin in [*roots, *mapping]:
+        waiting: list[tuple[str, str | None]] = [(begin, None)]
+        while waiting:
+            node_id, parent = waiting.pop()
+            if node_id not in entered:
+                entered.add(node_id)
+                yield node_id, parent
+                waiting += [(child, node_id) for child in reversed(children.get(node_id, []))]
+
+
+def _key(entry: dict[str, Any], mapping: dict[str, Any]) -> str:
+    """What tells a conversation from others: its id, or else how it began, which stays as it grows."""
+    named = entry.get("conversation_id") or entry.get("id")
+    if named:
+        return str(named)
+    said = (_within(node, "message") for node in mapping.values())
+    return json.dumps([entry.get("create_time"), next((one for one in said if _text(one).strip()), None)])
 
 
 def _text(message: dict[str, Any]) -> str:
@@ -123,6 +138,7 @@ def _part(part: Any) -> str:
 
 def _moment(seconds: Any) -> datetime | None:
     try:
-        return datetime.fromtimestamp(float(seconds), UTC)
+        moment = datetime.fromtimestamp(float(seconds), UTC)
     except (TypeError, ValueError, OverflowError, OSError):
         return None
+    return moment if EARLIEST <= moment < LATEST else None

@@ -17,7 +17,7 @@ from chatbot.transfer.shape import (
     PersonShape,
     SummaryShape,
 )
-from storage.archive import Archived, known_files, put_back
+from storage.archive import Archived, put_back
 from storage.attachments import Attachment
 from storage.conversations import Conversation, Message
 from storage.errors import NotFoundError
@@ -99,7 +99,7 @@ async def keep(store: Store, shape: ConversationShape) -> int:
     """Store what of a conversation is not there yet; returns how many messages that were.
 
     Raises:
-        UserError: its messages are no tree, or an attachment is not what it was.
+        UserError: its messages are no tree, an attachment is not what it was, or something is there twice.
         StorageError: it cannot be stored.
     """
     _check(shape)
@@ -158,24 +158,23 @@ async def keep(store: Store, shape: ConversationShape) -> int:
     )
     for message in shape.messages:
         data |= {file.id: file.data for file in message.attachments if file.data is not None}
-    known = await known_files(store.database, list(data))
-    fresh = [file_id for file_id in data if file_id not in known]
-    for file_id in fresh:
-        await store.attachments.write(file_id, data[file_id])
-    try:
-        return await put_back(store.database, archived)
-    except BaseException:
-        store.attachments.delete_files(fresh)
-        raise
+    return await put_back(store.database, archived, store.attachments, data)
 
 
 def _check(shape: ConversationShape) -> None:
     seen: set[str] = set()
+    files: set[str] = set()
     for message in shape.messages:
         if message.id in seen or (message.parent is not None and message.parent not in seen):
             raise UserError(f"The messages of the conversation '{shape.id}' are no tree ('{message.id}').")
         seen.add(message.id)
+        givers = {(given.person.platform, given.person.external_id) for given in message.feedback}
+        if len(givers) < len(message.feedback):
+            raise UserError(f"The message '{message.id}' has feedback of the same person twice.")
         for file in message.attachments:
+            if file.id in files:
+                raise UserError(f"The conversation '{shape.id}' has the attachment '{file.id}' twice.")
+            files.add(file.id)
             if file.data is not None and _differs(file):
                 raise UserError(f"The attachment '{file.name}' in the file is damaged: its checksum is another.")
     if shape.shown is not None and shape.shown not in seen:

@@ -6,18 +6,21 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from chatbot.errors import UserError
+from chatbot.text import clean
 from chatbot.transfer.chatgpt import from_chatgpt, is_chatgpt
 from chatbot.transfer.shape import FORMAT, ConversationShape, FileShape
 from chatbot.transfer.sharegpt import from_sharegpt, is_sharegpt
 
 _PART_OF_EXPORT = re.compile(r"(?:.*/)?conversations(?:-\d+)?\.json")
 MOST_BYTES = 2**31
+
+T = TypeVar("T")
 
 
 def parse(data: bytes) -> list[ConversationShape]:
@@ -33,15 +36,21 @@ def parse(data: bytes) -> list[ConversationShape]:
         return [shape for part in _unpacked(data) for shape in parse(part)]
     content = _json(data)
     if isinstance(content, dict) and content.get("format") == FORMAT:
-        try:
-            return FileShape.model_validate(content).conversations
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise UserError(f"The file cannot be imported: {place}: {first['msg']}.") from None
+        return _checked(FileShape.model_validate, content).conversations
     entries = content if isinstance(content, list) else [content]
-    shapes = [_foreign(entry) for entry in entries]
+    shapes = [_checked(_foreign, entry) for entry in entries]
     return [shape for shape in shapes if shape is not None]
+
+
+def _checked(read: Callable[[Any], T], content: Any) -> T:
+    try:
+        return read(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(clean(f"The file cannot be imported: {place}: {first['msg']}.")) from None
+    except RecursionError:
+        raise UserError("The file cannot be imported: it is nested too deeply.") from None
 
 
 def _foreign(entry: Any) -> ConversationShape | None:

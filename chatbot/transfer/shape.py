@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, Base64Encoder, BaseModel, EncodedBytes, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Base64Encoder,
+    BaseModel,
+    BeforeValidator,
+    EncodedBytes,
+    Field,
+    StringConstraints,
+)
 
 from chatbot.text import clean
 from storage.conversations import Role, Status
@@ -23,10 +33,50 @@ class OneLine(Base64Encoder):
         return base64.b64encode(value)
 
 
+DEEPEST = 16
+LARGEST = 2**53
+"""What JSON numbers are exact up to, for every program that reads them."""
+
+
+def _moment(value: datetime) -> datetime:
+    if not EARLIEST <= value < LATEST:
+        raise ValueError(f"is not between the years {EARLIEST.year} and {LATEST.year}")
+    return value
+
+
+def _figures(value: Any) -> Any:
+    """The numbers of a reply's cost, without what is none."""
+    return {name: one for name, one in value.items() if _is_number(one)} if isinstance(value, dict) else value
+
+
+def _tidy(value: Any, depth: int = 0) -> Any:
+    """What every JSON reader takes: text that can be written, numbers that can be said, no deeper than `DEEPEST`."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict | list) and depth == DEEPEST:
+        return None
+    if isinstance(value, dict):
+        return {clean(str(name)): _tidy(one, depth + 1) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_tidy(one, depth + 1) for one in value]
+    return value if isinstance(value, bool) or _is_number(value) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+
+
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+
 Clean = Annotated[str, AfterValidator(clean)]
+Moment = Annotated[AwareDatetime, AfterValidator(_moment)]
+"""One that every time zone can show."""
+Figures = Annotated[dict[Clean, float | int], BeforeValidator(_figures)]
+Details = Annotated[dict[str, Any], BeforeValidator(_tidy)]
 Base64 = Annotated[bytes, EncodedBytes(encoder=OneLine)]
-Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
-"""An id may become the name of a file."""
+Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,31}$")]
+"""An id may become the name of a file, and stands on command lines, where what begins with `-` is an option."""
 
 
 class PersonShape(BaseModel):
@@ -43,8 +93,8 @@ class FeedbackShape(BaseModel):
     person: PersonShape = PersonShape()
     value: Literal[-1, 1]
     note: Clean = ""
-    created: AwareDatetime
-    updated: AwareDatetime
+    created: Moment
+    updated: Moment
 
 
 class AttachmentShape(BaseModel):
@@ -53,9 +103,9 @@ class AttachmentShape(BaseModel):
     id: Id
     name: Clean
     media_type: Clean
-    sha256: str
-    size: int
-    details: dict[str, Any] = {}
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0, lt=2**63)]
+    details: Details = {}
     data: Base64 | None
 
 
@@ -64,7 +114,7 @@ class SummaryShape(BaseModel):
 
     text: Clean
     model: Clean
-    created: AwareDatetime
+    created: Moment
 
 
 class MessageShape(BaseModel):
@@ -75,10 +125,10 @@ class MessageShape(BaseModel):
     role: Role
     text: Clean
     status: Status = "complete"
-    created: AwareDatetime
+    created: Moment
     model: Clean | None = None
     finish_reason: Annotated[Clean, Field(max_length=16)] | None = None
-    usage: dict[str, Any] | None = None
+    usage: Figures | None = None
     error: Clean | None = None
     pinned: bool = False
     feedback: list[FeedbackShape] = []
@@ -94,8 +144,8 @@ class ConversationShape(BaseModel):
     system: Clean = ""
     model: Clean = ""
     person: PersonShape = PersonShape()
-    created: AwareDatetime
-    updated: AwareDatetime
+    created: Moment
+    updated: Moment
     shown: Id | None
     messages: list[MessageShape]
 

@@ -24,10 +24,15 @@ _ROLES: dict[str, Role] = {
 
 
 def is_sharegpt(entry: Any) -> bool:
-    return isinstance(entry, dict) and any(
-        isinstance(entry.get(name), list) and all(isinstance(said, dict) for said in entry[name])
-        for name in ("conversations", "conversation", "messages")
-    )
+    return isinstance(entry, dict) and _said(entry) is not None
+
+
+def _said(entry: dict[str, Any]) -> list[dict[str, Any]] | None:
+    for name in ("conversations", "conversation", "messages"):
+        said = entry.get(name)
+        if isinstance(said, list) and all(isinstance(one, dict) for one in said):
+            return said
+    return None
 
 
 def from_sharegpt(entry: dict[str, Any]) -> ConversationShape | None:
@@ -35,12 +40,11 @@ def from_sharegpt(entry: dict[str, Any]) -> ConversationShape | None:
 
     What is the same, word for word, is the same conversation.
     """
-    said = next(entry[name] for name in ("conversations", "conversation", "messages") if name in entry)
     key = derived_id("sharegpt", json.dumps(entry, sort_keys=True))
     now = datetime.now(UTC)
     system = str(entry.get("system") or "")
     messages: list[MessageShape] = []
-    for number, one in enumerate(said):
+    for number, one in enumerate(_said(entry) or []):
         who = str(one.get("from") or one.get("role") or "").lower()
         text = one.get("value", one.get("content"))
         if not isinstance(text, str) or not text.strip():

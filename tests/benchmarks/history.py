@@ -1,6 +1,7 @@
 """What things cost with ever more history stored: `python -m tests.benchmarks.history`.
 
 Half of the messages stand in one conversation, on one branch; the others in conversations of twenty.
+"Came" are results; what was really read shows in the steps of SQLite's virtual machine.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ SIZES = (1_000, 10_000, 100_000)
 ROUNDS = 9
 PAGE = 20
 HAN = [chr(0x4E00 + number) for number in range(3_000)]
+WORST = ("the", "the zq", "the c#", "and 書", '"the and"', '"et ta"', f"{HAN[0]} e", "e 龥", f"the {HAN[0]}")
+"""Common words beside rare ones, phrases of common words, and common words that never meet."""
+COMMON = ("the", "of", "and", "a", "to", "in", "is", "it", "that", "for")
 SHORT = "a conversation to be deleted"
 
 
@@ -51,7 +55,8 @@ class Steps:
 
 
 def texts(seed: int = 1) -> Callable[[], str]:
-    """Gives sentences of invented words, and one in seven in Han characters, as unevenly used as real ones are."""
+    """Gives sentences of invented words, every fourth a common one of English, and one sentence in seven in Han
+    characters, as unevenly used as real ones are."""
     chance = random.Random(seed)
     words = ["".join(chance.choices("etaoinshrdlucmfwypvbgkjqxz", k=chance.randint(2, 9))) for _ in range(8_000)]
     weights = [1 / (rank + 1) for rank in range(len(HAN))]
@@ -59,7 +64,8 @@ def texts(seed: int = 1) -> Callable[[], str]:
     def text() -> str:
         if chance.random() < 0.15:
             return "".join(chance.choices(HAN, weights=weights, k=chance.randint(10, 150)))
-        return " ".join(chance.choices(words, k=chance.randint(5, 80)))
+        length = chance.randint(5, 80)
+        return " ".join(chance.choice(COMMON if chance.random() < 0.25 else words) for _ in range(length))
 
     return text
 
@@ -94,7 +100,7 @@ async def fill(database: Database, size: int) -> str:
 
 
 async def measure(size: int, folder: Path, steps: Steps) -> list[tuple[str, float, int, int]]:
-    """(what, seconds, rows that came, hundreds of steps) of everything that a person waits for."""
+    """(what, seconds, results that came, hundreds of steps) of everything that a person waits for."""
     rows: list[tuple[str, float, int, int]] = []
     async with open_store(Settings.load(home=folder / str(size))) as kept:
         long = await fill(kept.database, size)
@@ -116,9 +122,9 @@ async def measure(size: int, folder: Path, steps: Steps) -> list[tuple[str, floa
             first = await store.list(50)
             return len(await store.list(50, first[-1])) + len(first)
 
-        def searching(query: Query) -> Callable[[], Awaitable[int]]:
+        def searching(query: Query, offset: int = 0) -> Callable[[], Awaitable[int]]:
             async def find() -> int:
-                return len(await search.find(query))
+                return len(await search.find(query, PAGE, offset))
 
             return find
 
@@ -138,6 +144,8 @@ async def measure(size: int, folder: Path, steps: Steps) -> list[tuple[str, floa
             (f"search {HAN[2_500]}", searching(Query(HAN[2_500]))),
             (f"search {HAN[40]}{HAN[90]}", searching(Query(HAN[40] + HAN[90]))),
             ("search 龥, which is not there", searching(Query("龥"))),
+            *((f"search {query}", searching(Query(query))) for query in WORST),
+            ("search the, from result 20,000 on", searching(Query("the"), 20_000)),
             ("search th, in the long one", searching(Query("th", conversation=long))),
             ("search the, later than all", searching(Query("the", since=now + timedelta(days=1)))),
             ("search e, later than all", searching(Query("e", since=now + timedelta(days=1)))),
@@ -162,7 +170,7 @@ async def main() -> None:
     steps = Steps()
     with tempfile.TemporaryDirectory() as name:
         columns = [await measure(size, Path(name), steps) for size in SIZES]
-    print(f"| messages stored | {' | '.join(f'{size:,}: time | rows | steps/100' for size in SIZES)} |")
+    print(f"| messages stored | {' | '.join(f'{size:,}: time | came | steps/100' for size in SIZES)} |")
     print("|---|" + "---|" * 3 * len(SIZES))
     for row in zip(*columns, strict=True):
         cells = (f"{1e3 * seconds:.1f} ms | {came} | {count}" for _, seconds, came, count in row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from itertools import count
 
 import pytest
@@ -15,6 +16,7 @@ from chatbot.chat import ChatService
 from chatbot.engines.base import ChatMessage
 from chatbot.events import ConversationChanged, Notice, TextDelta
 from storage.errors import NotFoundError
+from storage.summaries import Summary
 from tests.scripted import failure, listen, scripted_service
 
 
@@ -143,6 +145,22 @@ async def test_a_fork_has_the_branch_alone_and_a_duplicate_everything(service: C
     assert not {m.id for m in copied} & {m.id for m in original}
     await listen(service.send(fork, "c"))
     assert len(await shown(service, here)) == 2
+
+
+async def test_the_summaries_of_what_is_copied_come_along_and_no_others(service: ChatService) -> None:
+    first, _ = await listen(service.send(None, "a"))
+    here = first.conversation
+    second, _ = await listen(service.send(here, "b"))
+    for reply in (first.reply, second.reply):
+        summary = Summary(reply, here, f"up to {reply}", "m@1", datetime.now(UTC))
+        assert await service.store.summaries.add(summary, [reply], None)
+    for copied, covered in (
+        (await service.duplicate(here), [first.reply, second.reply]),
+        (await service.fork(here, first.reply), [first.reply]),
+    ):
+        path = await service.conversations.path((await service.conversations.get(copied)).leaf_id)
+        assert [m.summary for m in path if m.role == "assistant"] == [f"up to {reply}" for reply in covered]
+    assert len(await service.store.summaries.of_conversation(here)) == 2
 
 
 async def test_the_commands_of_branches_work_from_any_front_end(service: ChatService) -> None:

@@ -10,16 +10,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.engine import make_url
+from sqlalchemy import event, text
+from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatbot.chat import STILL_READ, ChatService
 from chatbot.events import ConversationChanged
+from chatbot.transfer.keep import keep
+from chatbot.transfer.read import parse
+from chatbot.transfer.write import export
+from storage import erasure, forgetting
 from storage.conversations import Conversation
+from storage.database import Database
+from storage.erasure import is_unfinished
 from storage.errors import NotFoundError
 from storage.forgetting import Forgetting
-from storage.schema import metadata, summaries
+from storage.schema import erasures, metadata, summaries
 from tests.postgres import Server
 from tests.scripted import listen, scripted_service
 
@@ -156,7 +162,7 @@ async def test_all_of_one_person_is_gone_and_nothing_of_the_others(service: Chat
 
 
 async def test_what_keeps_more_forgets_along_or_nothing_is_forgotten(service: ChatService) -> None:
-    forgetting: Forgetting = service.store.forgetting
+    forgets: Forgetting = service.store.forgetting
     told: list[str] = []
 
     async def along(connection: AsyncConnection, message_ids: Sequence[str]) -> None:
@@ -164,7 +170,7 @@ async def test_what_keeps_more_forgets_along_or_nothing_is_forgotten(service: Ch
         if len(told) > 2:
             raise NotFoundError("not now")
 
-    forgetting.add(along)
+    forgets.add(along)
     first, _ = await listen(service.send(None, "one"))
     await service.delete(first.conversation)
     assert set(told) == {first.message, first.reply}
@@ -204,20 +210,166 @@ async def test_a_reply_under_way_ends_before_its_conversation_is_forgotten(left:
         assert left() == []
 
 
-async def test_attachments_are_kept_whole_and_swept_when_a_crash_left_them(service: ChatService, home: Path) -> None:
+async def test_attachments_are_kept_whole_and_copied(service: ChatService, home: Path) -> None:
     first, _ = await listen(service.send(None, "look"))
     files = service.store.attachments
     kept = await files.add(first.message, "p.png", "image/png", b"\x89PNG", {"width": 1})
     assert await files.read(kept.id) == b"\x89PNG"
     assert await files.of_messages([first.message]) == [kept]
-    orphan = files.path("0" * 16)
-    orphan.write_bytes(b"left behind")
-    os.utime(orphan, (0, 0))
     with pytest.raises(NotFoundError):
         await files.add("nonesuch", "x", "text/plain", b"")
-    await files.sweep()
-    assert sorted(path.name for path in (home / "attachments").iterdir()) == [kept.id]
+    assert [path.name for path in (home / "attachments").rglob("*") if path.is_file()] == [kept.id]
     copied = await service.duplicate(first.conversation)
     [other] = await files.of_conversation(copied)
     await files.delete(kept.id)
     assert await files.read(other.id) == b"\x89PNG"
+    assert not files.path(kept.id).exists()
+
+
+async def test_a_conversation_is_copied_though_the_file_of_an_attachment_is_lost(service: ChatService) -> None:
+    first, _ = await listen(service.send(None, "look"))
+    files = service.store.attachments
+    lost = await files.add(first.message, "lost.png", "image/png", b"lost")
+    await files.add(first.message, "kept.png", "image/png", b"kept")
+    files.path(lost.id).unlink()
+    for copied in (await service.duplicate(first.conversation), await service.fork(first.conversation, first.reply)):
+        copies = await files.of_conversation(copied)
+        assert {file.name for file in copies} == {"lost.png", "kept.png"}
+        [whole] = [file for file in copies if file.name == "kept.png"]
+        assert await files.read(whole.id) == b"kept"
+
+
+async def test_databases_that_share_a_home_leave_each_others_attachments_alone(
+    service: ChatService, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even those of the same id, as what was carried from one to the other has."""
+    first, _ = await listen(service.send(None, "look"))
+    kept = await service.store.attachments.add(first.message, "p.png", "image/png", b"mine")
+    os.utime(service.store.attachments.path(kept.id), (0, 0))
+    [shape] = parse("".join([piece async for piece in export_all(service)]).encode())
+    monkeypatch.setenv("CHATBOT_DATABASE_URL", f"sqlite+aiosqlite:///{home / 'other.db'}")
+    async with scripted_service() as other:
+        assert await keep(other.store, shape) == 2
+        assert await other.store.attachments.read(kept.id) == b"mine"
+        await other.delete(first.conversation)
+        with pytest.raises(NotFoundError):
+            await other.store.attachments.read(kept.id)
+        await other.forget("local")
+    assert await service.store.attachments.read(kept.id) == b"mine"
+
+
+async def export_all(service: ChatService) -> AsyncIterator[str]:
+    async for piece in export(service.store, await service.conversations.list(), "json"):
+        yield piece
+
+
+async def test_an_attachment_from_before_databases_had_folders_of_their_own_is_found_and_forgotten(
+    service: ChatService, home: Path
+) -> None:
+    first, _ = await listen(service.send(None, "look"))
+    files = service.store.attachments
+    kept = await files.add(first.message, "p.png", "image/png", b"old")
+    earlier = files.path(kept.id).rename(home / "attachments" / kept.id)
+    assert files.path(kept.id) == earlier
+    assert await files.read(kept.id) == b"old"
+    await service.delete(first.conversation)
+    assert not earlier.exists()
+
+
+async def test_a_file_that_a_crash_left_without_a_row_is_deleted_after_an_hour(
+    service: ChatService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = await listen(service.send(None, "look"))
+    files, database = service.store.attachments, service.store.database
+    write = files.write
+    written: list[Path] = []
+
+    async def killed(attachment_id: str, data: bytes) -> None:
+        await write(attachment_id, data)
+        written.append(files.path(attachment_id))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await files.add(first.message, "p.png", "image/png", b"left behind")
+    [path] = written
+    await service.store.forgetting.resume()
+    assert path.exists()  # it may be that it is just being written
+    async with database.write() as connection:
+        await connection.execute(erasures.update().values(not_before=datetime.now(UTC)))
+    await service.store.forgetting.resume()
+    assert not path.exists()
+
+
+async def test_what_a_killed_process_had_not_erased_is_erased_when_the_database_is_opened(
+    service: ChatService, left: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(service)
+    first, _ = await listen(service.send(None, PHRASE))
+    await service.store.attachments.add(first.message, "a.txt", "text/plain", PHRASE.encode())
+
+    async def killed(*rest: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await service.store.forgetting.conversation(first.conversation)
+    assert left()
+    async with scripted_service():
+        assert left() == []
+    assert not await is_unfinished(service.store.database)
+
+
+async def test_what_was_typed_for_a_conversation_that_has_not_begun_is_forgotten_with_the_person_here(
+    service: ChatService, left: Left
+) -> None:
+    ada = await service.store.people.get_or_add("telegram", "42", "Ada")
+    hers, _ = await listen(service.send(None, "hers", person=ada.id))
+    await service.conversations.save_draft(hers.conversation, "half a thought")
+    await service.conversations.save_draft("new", PHRASE)
+    await service.forget("local")
+    assert left() == []
+    assert await service.conversations.draft("new") == ""
+    assert await service.conversations.draft(hers.conversation) == "half a thought"
+
+
+async def test_others_write_while_the_search_index_is_cleared(
+    service: ChatService, left: Left, either_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(service)
+    first, _ = await listen(service.send(None, PHRASE))
+    await fill(service)
+    clear = erasure._clear_index
+    wrote: list[int] = []
+
+    async def clear_beside_a_writer(database: Database) -> None:
+        async def write() -> None:
+            while not cleared.is_set():
+                await service.conversations.save_draft("new", "typed meanwhile")
+                wrote.append(len(steps))
+                await asyncio.sleep(0)
+
+        cleared = asyncio.Event()
+        writing = asyncio.create_task(write())
+        await clear(database)
+        cleared.set()
+        await writing
+
+    steps: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if "'merge'" in statement:
+            steps.append(statement)
+
+    monkeypatch.setattr(erasure, "_MERGED_AT_ONCE", 2)
+    monkeypatch.setattr(erasure, "_clear_index", clear_beside_a_writer)
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        await service.delete(first.conversation)
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert left() == []
+    if either_database.startswith("sqlite"):
+        assert len({number for number in wrote if 0 < number < len(steps)}) > 1

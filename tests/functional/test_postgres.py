@@ -80,8 +80,12 @@ def test_two_processes_talk_in_one_conversation_and_no_message_is_lost(
     here = json.loads(chatbot("ask", "first", "--model", "fake", "--json").stdout)["conversation"]
     ledgers = [Ledger(), Ledger()]
     with talker() as one, talker() as other, ThreadPoolExecutor() as threads:
-        for number, process in enumerate((one, other)):
+        talking = [
             threads.submit(kill_later, process, ledgers[number], number, here, 12)
+            for number, process in enumerate((one, other))
+        ]
+        for talk in talking:
+            talk.result()
     for ledger in ledgers:
         assert len(ledger.said) > 3  # asking again says what was said before
         look_at_rows(ledger, lambda query: postgres.rows(query, make_url(url).database or ""))

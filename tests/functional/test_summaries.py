@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 
 from chatbot.engines.base import ChatMessage
 from chatbot.errors import ModelError
+from storage.summaries import Summary
 from tests.conftest import Chatbot
 from tests.scripted import listen, scripted_service
 
@@ -90,16 +92,53 @@ async def test_the_next_message_does_not_wait_for_the_summary() -> None:
         await running
 
 
-async def test_what_is_forgotten_stands_in_no_summary_not_even_in_one_that_is_being_made() -> None:
+async def test_what_is_forgotten_stands_in_no_summary() -> None:
+    model = Note()
+    async with scripted_service(model, context_length=300, max_tokens=30) as service:
+        first, _ = await listen(service.send(None, "question #00"))
+        here = first.conversation
+        for number in range(1, 20):
+            await listen(service.send(here, f"question #{number:02}"))
+            await service.settle()
+        branch, _ = await listen(service.edit(here, first.message, "another #99"))
+        other = Summary(branch.reply, here, "of the other branch", "m@1", datetime.now(UTC))
+        assert await service.store.summaries.add(other, [branch.message, branch.reply], None)
+        before = await service.store.summaries.of_conversation(here)
+        assert any("#00" in kept.text for kept in before)
+        await service.delete_message(first.message)
+        assert await service.store.summaries.of_conversation(here) == [other]  # all others covered it
+
+
+async def test_what_is_forgotten_while_a_summary_is_being_made_of_it_is_in_none() -> None:
     model = Note()
     async with scripted_service(model, delay=0.002, context_length=300, max_tokens=30) as service:
         first, _ = await listen(service.send(None, "question #00"))
         for number in range(1, 20):
             await listen(service.send(first.conversation, f"question #{number:02}"))
+        assert service.summarising
         await service.delete_message(first.message)
-        await service.settle()
+        assert not service.summarising
         for kept in await service.store.summaries.of_conversation(first.conversation):
             assert "#00" not in kept.text
+
+
+@pytest.mark.parametrize("forgotten", ["what it was made from", "the one before", "nothing"])
+async def test_a_summary_of_what_was_forgotten_meanwhile_is_not_kept(forgotten: str) -> None:
+    async with scripted_service() as service:
+        first, _ = await listen(service.send(None, "one"))
+        second, _ = await listen(service.send(first.conversation, "two"))
+        summaries, forgetting = service.store.summaries, service.store.forgetting
+        now = datetime.now(UTC)
+        earlier = Summary(first.reply, first.conversation, "said one", "m@1", now)
+        assert await summaries.add(earlier, [first.message, first.reply], None)
+        if forgotten == "what it was made from":
+            await forgetting.message(second.message)
+        elif forgotten == "the one before":  # goes with what it covers
+            await forgetting.message(first.message)
+        later = Summary(second.reply, first.conversation, "said one and two", "m@1", now)
+        kept = await summaries.add(later, [second.message, second.reply], first.reply)
+        assert kept == (forgotten == "nothing")
+        assert (later in await summaries.of_conversation(first.conversation)) == kept
 
 
 @pytest.mark.usefixtures("model_path")

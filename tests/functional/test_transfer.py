@@ -9,24 +9,34 @@ import json
 import shutil
 import zipfile
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy.exc import DBAPIError
 
+from chatbot.errors import UserError
+from chatbot.events import Usage
 from chatbot.settings import Settings
 from chatbot.store import Store, open_store
 from chatbot.text import clean
 from chatbot.transfer.keep import keep
 from chatbot.transfer.read import parse
+from chatbot.transfer.shape import EARLIEST, LATEST
 from chatbot.transfer.write import export
+from storage.errors import StorageError
 from tests.conftest import Chatbot
 
 TEXT = st.text(max_size=30).map(clean)
-MOMENT = st.datetimes(min_value=datetime(1990, 1, 1)).map(lambda at: f"{at.isoformat()}Z")
+MOMENT = (
+    st.datetimes(min_value=EARLIEST.replace(tzinfo=None), max_value=LATEST.replace(tzinfo=None) - timedelta(days=1))
+    | st.sampled_from([datetime(1970, 1, 1), datetime(8999, 12, 31, 23, 59, 59, 999999)])
+).map(lambda at: f"{at.isoformat()}Z")
+USAGE = st.dictionaries(st.sampled_from([*Usage.__dataclass_fields__, "a"]), st.integers(0, 9) | st.floats(0, 1))
 PERSON = st.builds(
     lambda number: {"platform": "telegram", "external_id": str(number), "name": f"P{number}"}, st.integers(0, 2)
 ) | st.just({"platform": "local", "external_id": "", "name": ""})
@@ -49,7 +59,7 @@ def conversation(draw: st.DrawFn, number: int) -> dict[str, Any]:
             "created": draw(MOMENT),
             "model": draw(st.none() | TEXT),
             "finish_reason": draw(st.sampled_from([None, "stop", "length"])),
-            "usage": draw(st.none() | st.dictionaries(st.sampled_from("ab"), st.integers(0, 9) | st.floats(0, 1))),
+            "usage": draw(st.none() | USAGE),
             "error": draw(st.none() | TEXT),
             "pinned": draw(st.booleans()),
             "feedback": [],
@@ -135,6 +145,161 @@ def test_what_is_exported_and_imported_is_the_same_again(
     assert second == first
 
 
+@settings(max_examples=25, deadline=None)
+@given(CONVERSATIONS, st.data())
+def test_a_longer_version_of_what_is_there_is_the_same_as_that_version_alone(
+    tmp_path_factory: pytest.TempPathFactory,
+    empty_home: Path,
+    content: tuple[dict[str, Any], ...],
+    data: st.DataObject,
+) -> None:
+    earlier = deepcopy(content)
+    for one in earlier:
+        said = one["messages"]
+        shown = [message["id"] for message in said].index(one["shown"]) if one["shown"] else -1
+        while shown > 0 and data.draw(st.booleans()):
+            parents = [message["id"] for message in said]
+            shown = parents.index(said[shown]["parent"]) if said[shown]["parent"] else -1
+        one["shown"] = said[shown]["id"] if shown >= 0 else None
+        del said[data.draw(st.integers(shown + 1, len(said))) :]
+    home = shutil.copytree(empty_home, tmp_path_factory.mktemp("home") / "first")
+
+    async def bring(store: Store) -> None:
+        for version in (earlier, content):
+            file = json.dumps({"format": "chatbot", "version": 1, "conversations": version}).encode()
+            for shape in parse(file):
+                await keep(store, shape)
+        again = json.loads(await written(store))["conversations"]
+        for one, before, wanted in zip(again, earlier, content, strict=True):
+            assert one["messages"] == wanted["messages"]
+            grown = {message["id"] for message in wanted["messages"][len(before["messages"]) :]}
+            assert one["shown"] == (wanted["shown"] if wanted["shown"] in grown else before["shown"])
+
+    in_a_store(bring, home)
+
+
+def test_a_newer_export_of_a_known_conversation_shows_what_was_said_since(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+
+    def version(length: int, shown: str, title: str = "") -> bytes:
+        at = [f"{(now + timedelta(minutes=number)).isoformat()}" for number in range(length)]
+        said: list[dict[str, Any]] = [
+            {"id": f"m{number}", "parent": f"m{number - 1}" if number else None, "text": str(number)}
+            | {"role": ("user", "assistant")[number % 2], "created": at[number]}
+            for number in range(length)
+        ]
+        one = {"id": "c", "title": title, "created": at[0], "updated": at[-1], "shown": shown, "messages": said}
+        return json.dumps({"format": "chatbot", "version": 1, "conversations": [one]}).encode()
+
+    async def bring(store: Store) -> None:
+        for length, shown, wanted, added in [
+            (2, "m1", "m1", 2),
+            (4, "m3", "m3", 2),
+            (4, "m3", "m3", 0),
+            (2, "m1", "m3", 0),  # an older one changes nothing
+            (6, "m1", "m3", 2),  # another branch was shown there: what is shown here stays
+        ]:
+            [shape] = parse(version(length, shown, "later" if length > 2 else ""))
+            assert await keep(store, shape) == added
+            conversation = await store.conversations.get("c")
+            assert conversation.leaf_id == wanted
+            assert conversation.updated == now + timedelta(minutes=3 if length > 2 or wanted == "m3" else 1)
+            assert conversation.title == ("later" if wanted == "m3" else "")
+
+    in_a_store(bring, tmp_path)
+
+
+def one_message(**more: Any) -> dict[str, Any]:
+    at = "2026-01-01T00:00:00Z"
+    message = {"id": "m", "parent": None, "role": "assistant", "text": "hi", "created": at}
+    return {"id": "c", "title": "", "created": at, "updated": at, "shown": "m", "messages": [message]} | more
+
+
+def with_message(**more: Any) -> dict[str, Any]:
+    conversation = one_message()
+    conversation["messages"][0] |= more
+    return conversation
+
+
+def a_file(file_id: str = "f", **more: Any) -> dict[str, Any]:
+    fields = {"name": "n", "media_type": "text/plain", "sha256": hashlib.sha256(b"x").hexdigest(), "size": 1}
+    return {"id": file_id, **fields, "data": base64.b64encode(b"x").decode(), **more}
+
+
+LIKED = {"value": 1, "created": "2026-01-01T00:00:00Z", "updated": "2026-01-01T00:00:00Z"}
+
+
+def ours(*conversations: dict[str, Any]) -> bytes:
+    return json.dumps({"format": "chatbot", "version": 1, "conversations": conversations}).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (ours(with_message(attachments=[a_file(size=10**30, data=None)])), "attachments.0.size"),
+        (ours(with_message(attachments=[a_file(sha256="\ud800")])), "attachments.0.sha256"),
+        (ours(with_message(attachments=[a_file(), a_file()])), "the attachment 'f' twice"),
+        (ours(with_message(feedback=[LIKED, LIKED])), "feedback of the same person twice"),
+        (ours(one_message(), one_message(id="d")), "message 'm' stands in another conversation"),
+        (
+            ours(
+                with_message(attachments=[a_file()]),
+                one_message(
+                    id="d", shown="n", messages=[with_message(id="n", attachments=[a_file()])["messages"][0]]
+                ),
+            ),
+            "attachment 'f' belongs to another message",
+        ),
+        (ours(one_message(updated="0001-01-01T00:00:00+14:00")), "updated: .*between the years 1970 and 9000"),
+        (ours(one_message(updated="9999-12-31T23:59:59Z")), "updated: .*between the years 1970 and 9000"),
+        (ours(one_message(id="-c")), "conversations.0.id"),
+    ],
+)
+def test_a_file_with_something_wrong_in_it_is_refused_in_a_sentence_that_names_it(
+    tmp_path: Path, empty_home: Path, content: bytes, why: str
+) -> None:
+    async def bring(store: Store) -> None:
+        with pytest.raises((UserError, StorageError), match=why) as refused:
+            for shape in parse(content):
+                await keep(store, shape)
+        assert not isinstance(refused.value.__cause__, DBAPIError)
+        await written(store)
+
+    in_a_store(bring, shutil.copytree(empty_home, tmp_path / "copy"))
+
+
+def test_what_cannot_be_written_again_is_left_out_of_what_comes_in(tmp_path: Path) -> None:
+    deep: Any = "bottom"
+    for _ in range(900):
+        deep = [deep]
+    usage = {"prompt_tokens": 3, "load_s": None, "first_token_s": "\ud800", "cached_tokens": 10**40}
+    details = {"deep": deep, "half\ud800": "a\ud83d", "large": 10**40, "width": 3, "kept": [True, None, 1.5]}
+    content = ours(with_message(text="a\ud800b", usage=usage, attachments=[a_file(details=details)]))
+    content = content.replace(b'"load_s": null', b'"load_s": Infinity')
+
+    async def bring(store: Store) -> None:
+        [shape] = parse(content)
+        await keep(store, shape)
+        exported = json.loads(await written(store))
+        [message] = exported["conversations"][0]["messages"]
+        assert (message["text"], message["usage"]) == ("ab", {"prompt_tokens": 3})
+        kept = message["attachments"][0]["details"]
+        assert kept.pop("deep")
+        assert kept == {"half": "a", "large": None, "width": 3, "kept": [True, None, 1.5]}
+        assert json.loads(ours(*exported["conversations"])) == exported
+
+    in_a_store(bring, tmp_path)
+
+
+def test_the_files_of_messages_that_are_there_already_are_left_alone(tmp_path: Path) -> None:
+    async def bring(store: Store) -> None:
+        await keep(store, parse(ours(with_message(attachments=[a_file()])))[0])
+        assert await keep(store, parse(ours(with_message(attachments=[a_file("f"), a_file("unknown")])))[0]) == 0
+        assert [path.name for path in (tmp_path / "attachments").rglob("*") if path.is_file()] == ["f"]
+
+    in_a_store(bring, tmp_path)
+
+
 def node(node_id: str, parent: str | None, role: str, text: Any, **more: Any) -> dict[str, Any]:
     content = text if isinstance(text, dict) else {"content_type": "text", "parts": [text]}
     message = {"id": node_id, "author": {"role": role}, "content": content, "create_time": 1.7e9, **more}
@@ -189,6 +354,51 @@ def test_the_branches_of_chatgpt_are_kept_and_what_nobody_saw_is_not(tmp_path: P
         assert path[1].model == "gpt-4o"
 
     in_a_store(bring, tmp_path)
+
+
+def test_a_ring_of_chatgpt_is_entered_and_children_that_are_none_do_no_harm() -> None:
+    mapping = {
+        "u": node("u", "a", "user", "Round"),
+        "a": node("a", "u", "assistant", "and round"),
+        "lone": node("lone", None, "user", "apart") | {"children": [["x"], None, {"y": 1}]},
+        "below": node("below", "lone", "assistant", "under it"),
+    }
+    [shape] = parse(json.dumps([{"title": "Ring", "mapping": mapping}]).encode())
+    by_id = {message.id: message for message in shape.messages}
+    told = {m.text: by_id[m.parent].text if m.parent else None for m in shape.messages}
+    assert told == {"Round": None, "and round": "Round", "apart": None, "under it": "apart"}
+
+
+def test_conversations_of_chatgpt_without_ids_that_begin_at_the_same_node_stay_apart(tmp_path: Path) -> None:
+    def talk(text: str, *more: dict[str, Any]) -> dict[str, Any]:
+        root: dict[str, Any] = {"id": "client-created-root", "message": None, "parent": None, "children": []}
+        said = node(text, "client-created-root", "user", text)
+        return {"create_time": 1.7e9, "mapping": {one["id"]: one for one in (root, said, *more)}}
+
+    async def bring(store: Store) -> None:
+        for entry, added in [
+            (talk("one"), 1),
+            (talk("two"), 1),
+            (talk("one"), 0),
+            (talk("one", node("reply", "one", "assistant", "1")), 1),
+        ]:
+            [shape] = parse(json.dumps([entry]).encode())
+            assert await keep(store, shape) == added
+        assert {c.title for c in await store.conversations.list()} == {"one", "two"}
+
+    in_a_store(bring, tmp_path)
+
+
+@pytest.mark.parametrize("moment", [2.4e11, -1e9, -1e11, 1e300, "NaN"])
+def test_a_moment_of_chatgpt_that_is_none_is_now(moment: Any) -> None:
+    [shape] = parse(json.dumps([CHATGPT | {"create_time": moment, "update_time": moment}]).encode())
+    assert EARLIEST <= shape.created < LATEST
+
+
+def test_of_the_places_where_sharegpt_may_have_its_messages_the_one_that_has_some_counts() -> None:
+    said = [{"role": "user", "content": "half\ud800"}]
+    [shape] = parse(json.dumps({"conversations": "str", "messages": said, "title": "\ud83d"}).encode())
+    assert [message.text for message in shape.messages] == ["half"]
 
 
 def test_sharegpt_and_chat_messages_come_in_by_line_or_array(tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ import pytest
 from textual import events
 
 from chatbot.commands import COMMANDS
+from chatbot.events import Usage
 from chatbot.settings import Settings
 from chatbot.store import open_store
+from storage.conversations import Conversation
 from tests.functional.test_tui import Driven, a_long_conversation, driven
 from tui.dialogs import DeleteDialog
+from tui.status import StatusLine, gauge
 from tui.transcript import Transcript
 
 __all__ = ["driven"]
@@ -179,3 +182,37 @@ async def test_the_mouse_reads_on_in_a_long_list(driven: Driven) -> None:
         await driven.until(lambda: driven.sidebar.option_count == 50)
         driven.sidebar.scroll_end(animate=False)
         await driven.until(lambda: driven.sidebar.option_count == 100)
+
+
+WHOLE = dict.fromkeys(Usage.__dataclass_fields__, 3)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 3},
+        {},
+        WHOLE | {"more": 1},
+        WHOLE | {"context_length": 0},
+        WHOLE | {"context_length": "x"},
+        WHOLE | {"prompt_tokens": 10**400, "load_s": None},
+        WHOLE | {"prompt_tokens": -5},
+    ],
+)
+async def test_a_conversation_that_came_with_an_odd_cost_of_its_last_reply_is_opened(
+    driven: Driven, usage: dict[str, Any]
+) -> None:
+    async with open_store(Settings.load()) as store:
+        turn = await store.conversations.add_turn(Conversation.new(""), "hello")
+        await store.conversations.end_reply(turn.reply.id, "hi", "complete", usage=usage)
+    async with driven.run():
+        await driven.until(lambda: driven.replies() == ["hi"])
+        shown = driven.app.chat.query_one(StatusLine).usage
+        assert shown == (Usage(**WHOLE) if "more" in usage else None)
+
+
+def test_a_gauge_of_no_context_shows_it_as_full() -> None:
+    assert gauge(3 / 1) == "━" * 8
+    line = StatusLine()
+    line.usage = Usage(**WHOLE | {"context_length": 0})
+    assert "context ━━━━━━━━" in line.render().plain

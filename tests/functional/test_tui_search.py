@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from textual.widgets import Input, OptionList, Static
 
 from chatbot.settings import Settings
 from chatbot.store import open_store
+from storage.schema import messages
 from tests.functional.test_tui import Driven, a_long_conversation, driven
-from tui.search_screen import PAGE, SearchScreen
+from tui.search_screen import PAGE, WHEN, SearchScreen, beginning
 from tui.transcript import Transcript
 
 __all__ = ["driven"]
@@ -134,6 +136,36 @@ async def test_the_search_is_narrowed_to_here_and_to_one_side(driven: Driven) ->
         await driven.pilot.press("f4", "f3")
         await driven.until(lambda: len(results(driven)) == 2)
         assert state(driven).startswith("everywhere · replies")
+
+
+async def test_the_search_is_narrowed_to_a_time(driven: Driven) -> None:
+    for age in (0, 400):
+        (conversation,) = await talks([f"ferry {age} days ago"])
+        async with open_store(Settings.load()) as store, store.database.write() as connection:
+            of_it = messages.update().where(messages.c.conversation_id == conversation)
+            await connection.execute(of_it.values(created=datetime.now(UTC) - timedelta(days=age)))
+    async with driven.run():
+        await open_search(driven, "ferry")
+        await driven.until(lambda: len(results(driven)) == 4)
+        for when in ("today", "this week", "this month", "this year"):
+            await driven.pilot.press("f5")
+            await driven.until(lambda: len(results(driven)) == 2)
+            assert state(driven).startswith(f"everywhere · you and replies · {when} · 2 found")
+        await driven.pilot.press("f5")
+        await driven.until(lambda: len(results(driven)) == 4)
+        assert " · any time · " in state(driven)
+
+
+def test_a_day_a_week_a_month_and_a_year_begin_at_midnight() -> None:
+    now = datetime(2026, 11, 25, 1, 27).astimezone()  # a Wednesday
+    begun = {when: beginning(when, now) for when in WHEN}
+    assert begun.pop("any time") is None
+    assert {when: (at.month, at.day, at.hour) for when, at in begun.items() if at} == {
+        "today": (11, 25, 0),
+        "this week": (11, 23, 0),
+        "this month": (11, 1, 0),
+        "this year": (1, 1, 0),
+    }
 
 
 async def test_a_hit_on_another_branch_shows_that_branch(driven: Driven) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from math import isnan
+from typing import Any
 
+import psutil
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, select, update
+from sqlalchemy.engine import Engine
 
 from storage.conversations import HEARTBEAT_LOST, Conversations, this_process
 from storage.database import Database
@@ -80,16 +84,58 @@ async def test_only_replies_whose_writer_is_gone_become_interrupted(
     cases = [
         (this_process(), now, "streaming"),
         (f"{machine}|{ended.pid}|{started}", now, "interrupted"),
-        (f"{machine}|{pid}|1.0", now, "interrupted"),  # the number was given to another process since
+        (f"{machine}|{pid}|{started}1", now, "interrupted"),  # the number was given to another process since
+        (f"{machine}|{pid}|1.0", now, "interrupted"),  # the same, as earlier versions said it
+        (f"{machine}|{os.getpid()}|{psutil.Process().create_time()}", now, "streaming"),
         (f"another machine|{ended.pid}|{started}", now, "streaming"),
         (f"another machine|{ended.pid}|{started}", long_ago, "interrupted"),
     ]
     for owner, heartbeat, _ in cases:
         reply = (await conversations.add_turn(conversation, "hello")).reply
         await owned_by(database, reply.id, owner, heartbeat)
-    assert await conversations.mark_interrupted() == 3
+    assert await conversations.mark_interrupted() == 4
     said = await conversations.messages(conversation)
     assert [m.status for m in said if m.role == "assistant"] == [status for _, _, status in cases]
+
+
+async def test_a_living_process_is_known_whatever_happens_to_the_clock(
+    conversations: Conversations, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from storage.conversations import this_process; print(this_process(), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        owner = process.stdout.readline().decode().strip()
+        reply = (await conversations.add_turn((await conversations.create("")).id, "hello")).reply
+        await owned_by(database, reply.id, owner, datetime.now(UTC))
+        began = psutil.Process.create_time
+        if sys.platform == "linux":  # where the beginning of a process follows the clock
+            monkeypatch.setattr(psutil.Process, "create_time", lambda self: began(self) - 3_600)
+        assert await conversations.mark_interrupted() == 0
+        process.kill()
+    assert await conversations.mark_interrupted() == 1
+
+
+async def test_the_pinned_messages_are_found_by_their_index(conversations: Conversations, database: Database) -> None:
+    turn = await conversations.add_turn((await conversations.create("")).id, "hello")
+    await conversations.pin(turn.said.id, True)
+    asked: list[tuple[str, Any]] = []
+
+    def note(connection: object, cursor: object, statement: str, values: Any, *rest: object) -> None:
+        asked.append((statement, values))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        assert [message.id for message in await conversations.pinned(turn.reply.id)] == [turn.said.id]
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    [(oldest, values)] = [one for one in asked if "messages.pinned" in one[0] and "RECURSIVE" not in one[0]]
+    async with database.read() as connection:
+        if connection.dialect.name == "sqlite":
+            plan = str((await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {oldest}", values)).all())
+        else:
+            await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            plan = str((await connection.exec_driver_sql(f"EXPLAIN {oldest}", values)).all())
+    assert "messages_pinned" in plan
 
 
 async def test_two_connections_write_without_losing_a_word(database_url: str) -> None:

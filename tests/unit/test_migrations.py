@@ -13,8 +13,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from storage.attachments import Attachments
 from storage.conversations import Conversations
 from storage.database import MIGRATIONS, Database
+from storage.erasure import is_unfinished
 from storage.people import LOCAL, People
 from storage.schema import metadata
 from storage.search import Query, Search
@@ -44,6 +46,7 @@ DATA = {
         " VALUES ('m2', 'local', 1, 'gut', '2024-02-29 12:00:00', '2024-02-29 12:00:00')",
     ),
     "0005": ("UPDATE people SET may_learn = TRUE WHERE id = 'local'",),
+    "0006": ("INSERT INTO erasures (file, not_before) VALUES ('f1', NULL), ('f2', '2024-02-29 12:00:00')",),
 }
 
 
@@ -96,6 +99,10 @@ async def test_what_an_earlier_version_stored_is_there_after_the_update(new_url:
         assert turn.said.parent_id == "m2"
         await versions.activate("mine", "1", "use")
         assert len(await versions.history("gpt")) == 2
+        assert await is_unfinished(database) == (revision >= "0006")
+        own = await Attachments.folder_of(database, Path("attachments"))
+    async with await Database.open(new_url) as again:
+        assert own == await Attachments.folder_of(again, Path("attachments")) != Path("attachments")
 
 
 async def test_the_migrations_make_what_the_schema_says(database: Database) -> None:

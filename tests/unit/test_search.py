@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import update
+from sqlalchemy import event, update
+from sqlalchemy.engine import Engine
 
+import storage.search
 from storage.conversations import Conversation, Conversations
-from storage.database import Database
+from storage.database import Database, insert_rows
 from storage.schema import messages
-from storage.search import MOST_PLACES, RECENT, Order, Query, Search, snippet_of, words_of
+from storage.search import LONGEST_WORD, MOST_PLACES, RECENT, Order, Query, Search, snippet_of, words_of
 
 
 @pytest.fixture
@@ -78,6 +84,12 @@ SAID = (
         ("😀", 6),
         ("il", 6),
         ("x", (7, 0)),
+        ("fox x", 0),
+        ("smile x", None),
+        ("书 北京大学", 1),
+        ("北京大学 ます", None),
+        ('"brown fox" o', 0),
+        ('"brown fox" 书', None),
         ("zzz", None),
         ("zq", None),
         ("", None),
@@ -96,10 +108,155 @@ async def test_words_of_any_language_and_length_are_found(
 @given(
     st.text(max_size=40)
     | st.sampled_from(["AND", "NEAR(a b, 2)", "text : x", "a*", "^a", "-a", '"', "((", "a OR", "{x}"])
+    | st.sampled_from(["\U0010ffff", "a\U0010ffff", "\U0010ffff\U0010ffff", "\ud7ff", "a\ud7ff", "\x01", '"a \x01"'])
 )
 async def test_no_query_is_a_mistake(search: Search, query: str) -> None:
     await search.find(Query(query))
     await search.find(Query(query, order="best", role="user"))
+
+
+@pytest.mark.parametrize("text", ["\U0010ffff", "a\U0010ffff", "\U0010ffff\U0010ffff", "\ud7ff", "a\ud7ff"])
+async def test_the_last_characters_of_all_are_found_and_nothing_in_their_place(
+    conversations: Conversations, search: Search, text: str
+) -> None:
+    await say(conversations, f"here {text} is", "here b is", "ab\ue000")
+    assert await found(search, text) == [f"here {text} is"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "İstanbul",
+        "istanbul",
+        "İ",
+        "ı",
+        "DİYARBAKIR",
+        "ς",
+        "Λόγος ΛΌΓΟΣ",
+        "ſh",
+        "ſhall",
+        "Ꮳ",
+        "ᏣᎳᎩ",
+        "ꮳꮃꭹ",
+        "ẞ",
+        "Ω",
+        "ǅ",
+        "Ⴀ",
+    ],
+)
+async def test_a_text_is_found_by_its_own_words(conversations: Conversations, search: Search, text: str) -> None:
+    here = await say(conversations, f"so {text}, then")
+    for query in (text, f'"so {text}"', f"{text} then"):
+        assert await found(search, query) == [f"so {text}, then"]
+        assert await found(search, query, conversation=here) == [f"so {text}, then"]
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [("istanbul", "İstanbul"), ("İSTANBUL", "Istanbul"), ("i", "İ"), ("ΟΔΟΣ", "οδος"), ("ος", "ΟΣ"), ("ꮳ", "Ꮳ")],
+)
+async def test_case_does_not_count_even_where_it_is_odd(
+    conversations: Conversations, search: Search, query: str, text: str
+) -> None:
+    here = await say(conversations, text)
+    assert await found(search, query) == [text]
+    assert await found(search, query, conversation=here) == [text]
+
+
+async def test_what_stands_between_the_words_of_a_phrase_does_not_count(
+    conversations: Conversations, search: Search
+) -> None:
+    await say(conversations, "the\t\n and", "the\nand", "THE  and", "the and", "thee and", "and the", "é\n \nof")
+    snippets = await found(search, '"the and"')
+    assert snippets == ["the and", "THE  and", "the and", "the   and"]
+    assert len(await found(search, '"é of"')) == len(await found(search, '"É of" of')) == 1
+
+
+async def test_a_phrase_over_two_lines_is_found_however_many_have_its_words_apart(
+    conversations: Conversations, search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage.search, "LOOKED_AT", 2)
+    await say(conversations, "the\n\nand", "the\tand", *["and the"] * 25)
+    assert await found(search, '"the and"') == ["the and", "the  and"]
+
+
+@pytest.mark.parametrize("query", ["the c#", "and 書", "the 書", "e 龥", '"et ta"', '"the zq"', "書 zq", "th 書"])
+async def test_a_rare_word_beside_a_common_one_is_looked_up_and_not_looked_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    monkeypatch.setattr(storage.search, "RECENT", 10)
+    monkeypatch.setattr(storage.search, "LOOKED_AT", 10)
+    looked_at: list[object] = []
+
+    def connected(connection: Any, record: object) -> None:
+        for name, count in (("like", 3), ("instr", 2), ("regexp", 2)):
+            connection.create_function(name, count, lambda *told: looked_at.append(told), deterministic=True)
+
+    event.listen(Engine, "connect", connected)
+    try:
+        async with await Database.open(home / "many.db") as database:
+            conversations = Conversations(database)
+            first = await conversations.add_turn(Conversation.new(""), "once 書, long ago")
+            rows = [
+                {"id": f"{n:x}", "conversation_id": first.said.conversation_id, "parent_id": first.said.id}
+                | {"role": "user", "text": "the and et of ta", "status": "complete", "created": first.said.created}
+                for n in range(500)
+            ]
+            async with database.write() as connection:
+                await insert_rows(connection, messages, rows)
+            await Search(database).find(Query(query))
+        assert len(looked_at) <= 20
+    finally:
+        event.remove(Engine, "connect", connected)
+
+
+async def test_a_word_that_stands_nowhere_ends_the_search_at_once(
+    conversations: Conversations, search: Search, database_url: str
+) -> None:
+    await say(conversations, "the quick brown fox")
+    if database_url.startswith("sqlite"):
+        with statements() as asked:
+            assert await search.find(Query("the c#")) == []
+        assert not [one for one in asked if "conversations" in one]
+    assert await search.find(Query("c# the")) == []
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """What the database is asked meanwhile."""
+    asked: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        asked.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield asked
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+async def test_a_page_far_down_looks_at_no_text_above_it(home: Path) -> None:
+    async with await Database.open(home / "many.db") as database:
+        conversations = Conversations(database)
+        await say(conversations, *(f"entry {number}" for number in range(60)))
+        with statements() as asked:
+            [hit, *_] = await Search(database).find(Query("entry"), 10, 40)
+        assert hit.snippet == "entry 19"
+        [query] = [statement for statement in asked if "MATCH" in statement]
+        assert "OFFSET" in query
+        assert "REGEXP" not in query
+        assert "LIKE" not in query
+
+
+async def test_a_word_of_any_length_is_looked_for_in_any_place(conversations: Conversations, search: Search) -> None:
+    word = "ab" * 30_000
+    here = await say(conversations, f"{word} end", "a" * 60_000)
+    for where in ({}, {"conversation": here}):
+        assert len(await found(search, word, **where)) == 1
+        assert len(await found(search, f'"{word} end"', **where)) == 1
+        assert len(await found(search, "a" * 60_000, **where)) == 1
+    assert words_of(word) == [word[:LONGEST_WORD]]
 
 
 async def test_a_query_of_ten_kilobytes_is_answered(conversations: Conversations, search: Search) -> None:
