@@ -76,11 +76,19 @@ class ChatService:
         self._summarising: set[asyncio.Task[None]] = set()
 
     async def send(
-        self, conversation_id: str | None, text: str, *, commands: bool = True, model: str = "", person: str = LOCAL
+        self,
+        conversation_id: str | None,
+        text: str,
+        *,
+        commands: bool = True,
+        model: str = "",
+        person: str = LOCAL,
+        message_id: str = "",
     ) -> AsyncGenerator[Event, None]:
         """Answer one message in a conversation; None begins a new one, of `person`.
 
-        Without `commands`, a text that begins with `/` is a message like any other. A `model` answers this once.
+        Without `commands`, a text that begins with `/` is a message like any other. A `model` answers this once. A
+        `message_id` by which a front end finds the message again is its id.
 
         The message is committed before the model starts; the reply is saved as it comes. The last event is
         Finished or Failed, or for a command whatever it tells. Closing the iterator stops the reply and
@@ -106,7 +114,7 @@ class ChatService:
             conversation = conversation_id
 
         async def open_turn() -> Turn:
-            return await self.conversations.add_turn(conversation, routed.text)
+            return await self.conversations.add_turn(conversation, routed.text, message_id=message_id)
 
         async with aclosing(self._turn(conversation_id, open_turn, model)) as events:
             async for event in events:
@@ -131,11 +139,11 @@ class ChatService:
                 yield event
 
     async def edit(
-        self, conversation_id: str, message_id: str | None, text: str, *, model: str = ""
+        self, conversation_id: str, message_id: str | None, text: str, *, model: str = "", new_id: str = ""
     ) -> AsyncGenerator[Event, None]:
         """Say something else in the place of what one said (None: the last shown), which stays beside it.
 
-        The events are those of `send`.
+        The events are those of `send`; `new_id` is the id of what is said instead.
         """
 
         async def open_turn() -> Turn:
@@ -143,7 +151,7 @@ class ChatService:
             edited = message_id or await self.last_said(conversation_id)
             if (await self.conversations.message(edited)).role != "user":
                 raise MessageError("Only what you said yourself can be edited; ask for another reply instead.")
-            return await self.conversations.add_turn(conversation_id, cleaned, beside=edited)
+            return await self.conversations.add_turn(conversation_id, cleaned, beside=edited, message_id=new_id)
 
         async with aclosing(self._turn(conversation_id, open_turn, model, branched=True)) as events:
             async for event in events:
