@@ -288,10 +288,10 @@ async def _stats(call: Call) -> AsyncGenerator[Event, None]:
     from storage.statistics import totals
 
     found = await totals(call.service.store.database, call.person)
-    since = f" since {found.since:%Y-%m-%d}" if found.since else ""
+    since = f", since {found.since:%Y-%m-%d}" if found.since else ""
     yield Notice(
-        f"{found.conversations:,} conversations, {found.said:,} messages of yours, {found.replies:,} replies{since}; "
-        f"{found.good:,} rated good, {found.bad:,} bad."
+        f"Conversations: {found.conversations:,}{since}\nMessages of yours: {found.said:,}\n"
+        f"Replies: {found.replies:,}, {found.good:,} rated good and {found.bad:,} bad"
     )
 
 

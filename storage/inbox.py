@@ -51,6 +51,7 @@ class Entry:
     payload: str
     state: str
     turned_away: bool
+    stopped: bool
     reply_id: str | None
     parts: int
     shown_id: int | None
@@ -76,11 +77,18 @@ class Inbox:
         self._source = source
         self._most = most
         self._done = 0
+        self._full: set[str] = set()
+        """Lanes that were full, and whose people have been told; nothing more of them is answered."""
+
+    def emptied(self, lane: str) -> None:
+        """Nothing waits in a lane any more: whoever fills it again is told again."""
+        self._full.discard(lane)
 
     async def store(self, arrivals: Iterable[Arrival]) -> list[Entry]:
         """Keep what has come, once, whatever comes twice; gives what of it is for this process to answer.
 
-        What comes to a lane that is full is marked as turned away, and passes it.
+        What comes to a lane that is full is turned away: the first is marked so, and passes the lane to be told;
+        of those after it only the numbers are kept.
         """
         fresh = {arrival.update_id: arrival for arrival in arrivals}
         if not fresh:
@@ -95,7 +103,7 @@ class Inbox:
             rows = [self._row(fresh[update_id], waiting) for update_id in sorted(fresh)]
             await insert_rows(connection, inbox, rows)
             query = select(*_COLUMNS).where(self._mine, inbox.c.update_id.in_(list(fresh)))
-            query = query.where(inbox.c.owner == this_process()).order_by(inbox.c.update_id)
+            query = query.where(inbox.c.owner == this_process(), inbox.c.state != "done").order_by(inbox.c.update_id)
             return [Entry(*row) for row in await connection.execute(query)]
 
     async def _waiting(self, connection: AsyncConnection, lanes: set[str]) -> dict[str, tuple[int, str]]:
@@ -113,13 +121,16 @@ class Inbox:
             owner = me
         else:
             waiting[arrival.lane] = (count + 1, owner)
+        told = full and arrival.lane in self._full
+        if full:
+            self._full.add(arrival.lane)
         return {
             "source": self._source,
             "update_id": arrival.update_id,
-            "lane": arrival.lane + ASIDE * aside,
-            "sender": arrival.sender,
-            "payload": arrival.payload,
-            "state": "waiting",
+            "lane": "" if told else arrival.lane + ASIDE * aside,
+            "sender": "" if told else arrival.sender,
+            "payload": "" if told else arrival.payload,
+            "state": "done" if told else "waiting",
             "turned_away": full,
             "stopped": False,
             "handed": owner != me,
@@ -130,18 +141,20 @@ class Inbox:
             "arrived": now,
         }
 
-    async def look(self) -> tuple[list[Entry], list[int]]:
-        """What is for this process to answer from now on, the oldest first, and what is no longer wanted (`seq`).
+    async def look(self) -> tuple[list[Entry], list[str]]:
+        """What is for this process to answer from now on, the oldest first, and the lanes in which what this process
+        answers is no longer wanted.
 
         That is what others stored for it, and what a process that has died has left.
         """
         me, now = this_process(), datetime.now(UTC)
         others = inbox.c.owner.is_distinct_from(me)
         unknown = or_(others, inbox.c.handed, inbox.c.stopped)
-        query = select(inbox.c.seq, inbox.c.owner, inbox.c.heartbeat, inbox.c.handed, inbox.c.stopped)
+        columns = (inbox.c.seq, inbox.c.lane, inbox.c.owner, inbox.c.heartbeat, inbox.c.handed, inbox.c.stopped)
+        query = select(*columns)
         async with self._database.read() as connection:
             rows = (await connection.execute(query.where(*self._open, unknown))).all()
-        stopped = [row.seq for row in rows if row.stopped and row.owner == me]
+        stopped = [row.lane for row in rows if row.stopped and row.owner == me]
         handed = [row.seq for row in rows if row.handed and row.owner == me]
         if not handed and not any(row.owner != me and is_gone(row.owner, row.heartbeat, now) for row in rows):
             return [], stopped
@@ -188,12 +201,13 @@ class Inbox:
                 old = (self._mine, inbox.c.state == "done", inbox.c.seq <= newest - KEPT_DONE)
                 await connection.execute(delete(inbox).where(*old))
 
-    async def stop(self, lane: str) -> None:
-        """Say that what is being answered in a lane, by whichever process, is no longer wanted."""
+    async def stop(self, lane: str) -> bool:
+        """Say that what is being answered in a lane, by whichever process, is no longer wanted; False where nothing
+        is."""
         first = select(func.min(inbox.c.update_id)).where(*self._open, inbox.c.lane == lane).scalar_subquery()
         async with self._database.write(self._source) as connection:
             wanted = update(inbox).where(*self._open, inbox.c.lane == lane, inbox.c.update_id == first)
-            await connection.execute(wanted.values(stopped=True))
+            return bool((await connection.execute(wanted.values(stopped=True))).rowcount)
 
     async def waiting(self) -> tuple[int, datetime | None]:
         """How much waits, and since when."""
