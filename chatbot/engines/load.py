@@ -121,9 +121,9 @@ class Models:
     async def _load(self, version: Version) -> Responder:
         settings = self._settings
         if version.settings["engine"] == "fake":
-            from chatbot.engines.fake import ScriptedResponder
+            from chatbot.engines.fake import ScriptedResponder, asked_pace
 
-            return ScriptedResponder()
+            return ScriptedResponder(delay=asked_pace)
         version = await self._registry.pulled(version, self._tell)
         known: int | None = version.settings.get("context_length")
         context_length = min(known, settings.context) if known else settings.context

@@ -1,0 +1,226 @@
+"""Telegram as tests see it: people who speak, the bot's process, and what came of both."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.telegram.emulator import TOKEN
+
+PATIENCE_S = 30
+ADA, BOB, ADMIN = 1001, 1002, 1000
+GROUP = -5001
+
+T = TypeVar("T")
+
+
+def person(number: int, language: str = "en") -> dict[str, Any]:
+    return {"id": number, "is_bot": False, "first_name": f"Person{number}", "language_code": language}
+
+
+class Telegram:
+    """An emulated server in a process of its own."""
+
+    def __init__(self, port: int = 0) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.telegram.emulator", *([str(port)] if port else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def close(self) -> None:
+        self._connection.close()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def control(self, what: str, **asked: Any) -> Any:
+        self._connection.request("POST", f"/control/{what}", json.dumps(asked))
+        response = self._connection.getresponse()
+        body = response.read()
+        assert response.status == 200, body
+        return json.loads(body)
+
+    # What people do
+
+    def say(self, text: str, chat: int = ADA, sender: int = 0, **message: Any) -> int:
+        """Say something; the number of the message."""
+        who = person(sender or (chat if chat > 0 else ADA), message.pop("language", "en"))
+        return int(self.control("say", chat=chat, message={"from": who, "text": text, **message})["message"])
+
+    def send(self, chat: int = ADA, **message: Any) -> int:
+        """Send something that is no text."""
+        return int(self.control("say", chat=chat, message={"from": person(chat), **message})["message"])
+
+    def edit(self, number: int, text: str, chat: int = ADA) -> None:
+        self.control("say", chat=chat, message={"text": text}, edits=number)
+
+    def press(self, message: dict[str, Any], label: str, sender: int = ADA) -> None:
+        """Press the button that is labelled so."""
+        rows = message["reply_markup"]["inline_keyboard"]
+        [data] = [button["callback_data"] for row in rows for button in row if label in button["text"]]
+        self.press_data(message, data, sender)
+
+    def press_data(self, message: dict[str, Any], data: str, sender: int = ADA) -> None:
+        chat = message["chat"]["id"]
+        self.control("press", chat=chat, message=message["message_id"], sender=person(sender), data=data)
+
+    def fault(self, method: str, do: str, **more: Any) -> None:
+        self.control("fault", method=method, do=do, **more)
+
+    # What came of it
+
+    def look(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.control("look")
+        return found
+
+    def sent(self, chat: int | None = ADA) -> list[dict[str, Any]]:
+        """Messages of the bot as they were sent, edits among them."""
+        return [one for one in self.look()["sent"] if chat in (None, one["chat"]["id"])]
+
+    def texts(self, chat: int | None = ADA) -> list[str]:
+        return [one.get("text", "") for one in self.sent(chat)]
+
+    def calls(self, method: str, chat: int | None = None) -> list[dict[str, Any]]:
+        found = self.look()["calls"]
+        return [one for one in found if one["method"] == method and chat in (None, one.get("chat_id"))]
+
+    def wait(self, found: Callable[[], T], seconds: float = PATIENCE_S) -> T:
+        """What is found, as soon as it is true."""
+        end = time.monotonic() + seconds
+        while not (value := found()):
+            assert time.monotonic() < end, f"never: {self.look()}"
+            time.sleep(0.02)
+        return value
+
+    def reply(self, to: str, chat: int = ADA, seconds: float = PATIENCE_S) -> dict[str, Any]:
+        """The whole reply of the scripted model to something said."""
+        return self.wait(
+            lambda: next(
+                (one for one in self.sent(chat) if is_whole(one) and f"You said: {to}" in one["text"]), None
+            ),
+            seconds,
+        )  # type: ignore[return-value]
+
+    def told(self, words: str, chat: int = ADA, seconds: float = PATIENCE_S) -> dict[str, Any]:
+        """A message of the bot with these words."""
+        return self.wait(
+            lambda: next((one for one in self.sent(chat) if words in one.get("text", "")), None), seconds
+        )  # type: ignore[return-value]
+
+
+def is_whole(message: dict[str, Any]) -> bool:
+    """Whether it is a reply, and its end: buttons stand under that alone."""
+    return "reply_markup" in message and "retry:" in json.dumps(message["reply_markup"])
+
+
+@dataclass
+class Bot:
+    """A `chatbot telegram` in a process of its own; what it needs of the environment stands in `settings`."""
+
+    telegram: Telegram
+    log: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    model: str = "fake"
+
+    def environment(self) -> dict[str, str]:
+        ours = {
+            "CHATBOT_TELEGRAM_TOKEN": TOKEN,
+            "CHATBOT_TELEGRAM_API_URL": self.telegram.url,
+            "CHATBOT_TELEGRAM_ALLOW": "*",
+            "CHATBOT_TELEGRAM_ADMINS": str(ADMIN),
+        }
+        return ours | self.settings
+
+    def start(self, level: str = "info") -> Bot:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "chatbot", "telegram", "--model", self.model, "--log", level],
+                env=os.environ | self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.telegram.control("set", pid=self.process.pid)
+        return self
+
+    def wait(self, seconds: float = PATIENCE_S) -> int:
+        assert self.process is not None
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> int:
+        """Ask it to end, as a service manager does."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE_S)
+
+    def logged(self, what: str = "") -> list[dict[str, Any]]:
+        """Lines of its log; those of `what` alone."""
+        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in map(json.loads, lines) if what in ("", line["what"])]
+
+
+@dataclass
+class Nursery:
+    """Forks bots, see `tests.telegram.bots`."""
+
+    process: subprocess.Popen[str]
+
+    def start(self, bot: Bot, level: str = "info") -> int:
+        """Fork one; its pid."""
+        assert self.process.stdin is not None
+        values = {"LOG": str(bot.log), "LEVEL": level, **bot.environment()}
+        values |= {
+            name: value for name, value in os.environ.items() if name.startswith("CHATBOT_")
+        } | bot.environment()
+        print(json.dumps(values), file=self.process.stdin, flush=True)
+        pid = int(self.expect("pid")[1])
+        bot.telegram.control("set", pid=pid)
+        return pid
+
+    def expect(self, word: str) -> list[str]:
+        assert self.process.stdout is not None
+        words = self.process.stdout.readline().split()
+        assert words
+        assert words[0] == word, words
+        return words
+
+    def ended(self) -> int:
+        """Wait until one is no more; how it ended."""
+        return int(self.expect("ended")[2])
+
+
+@contextmanager
+def nursery() -> Iterator[Nursery]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.telegram.bots"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield Nursery(process)
+    finally:
+        process.kill()
+        process.communicate()
