@@ -1,7 +1,7 @@
-"""Bots to be killed: `python -m tests.telegram.bots` forks `chatbot telegram`, which is quicker than starting it anew.
+"""Bots to be killed: `python -m tests.telegram.bots` forks `chatbot telegram`, quicker than starting it anew.
 
-For each line on stdin, a JSON object of environment variables with `LOG`, the file of its log, one is forked: `pid PID`
-says which, and `ended PID STATUS` when it is no more. All libraries are loaded once, before.
+For each line on stdin, a JSON object of environment variables with `LOG`, the file of its log, one is forked:
+`pid PID` says which, and `ended PID STATUS` when it is no more. All libraries are loaded once, before.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import sys
 import threading
 import warnings
 
+import alembic.command
+
 import adapters.telegram.bot
 import chatbot.engines.fake
-import storage.migrations
 from chatbot.cli import main
 
-assert adapters.telegram.bot
-assert chatbot.engines.fake
-assert storage.migrations
+LOADED = (adapters.telegram.bot, alembic.command, chatbot.engines.fake)
 
 
 def serve() -> None:

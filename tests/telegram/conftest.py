@@ -25,15 +25,14 @@ def telegram(server: Telegram) -> Telegram:
     return server
 
 
-@pytest.fixture
-def bot(telegram: Telegram, tmp_path: Path) -> Iterator[Bot]:
-    bot = Bot(telegram, tmp_path / "bot.log")
-    yield bot
-    if bot.process is not None and bot.process.poll() is None:
-        bot.kill()
-
-
 @pytest.fixture(scope="session")
 def bots() -> Iterator[Nursery]:
     with nursery() as opened:
         yield opened
+
+
+@pytest.fixture
+def bot(telegram: Telegram, tmp_path: Path, bots: Nursery) -> Iterator[Bot]:
+    bot = Bot(telegram, tmp_path / "bot.log", bots)
+    yield bot
+    bot.kill()

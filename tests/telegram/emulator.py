@@ -29,7 +29,7 @@ Params = dict[str, Any]
 
 @dataclass
 class Fault:
-    """What goes wrong with the next calls of a method (`*`: of any), in one chat or in all; `skip` of them go well."""
+    """What goes wrong with the next calls of a method (`*`: of any), in one chat or all; `skip` of them go well."""
 
     method: str
     do: str
@@ -129,7 +129,8 @@ class Server:
         chat = parameters.get("chat_id")
         fault = world.fault(method, chat)
         if method != "getUpdates" and world.record:
-            world.calls.append({"method": method, "at": time.monotonic(), "fault": fault and fault.do, **parameters})
+            told = {name: value for name, value in parameters.items() if not _is_file(value)}
+            world.calls.append({"method": method, "at": time.monotonic(), "fault": fault and fault.do, **told})
         if fault is not None and fault.do in BEFORE:
             return await BEFORE[fault.do](self, request, fault)
         if request.match_info["token"] != TOKEN:
@@ -239,8 +240,8 @@ class Server:
 
     async def send_file(self, parameters: Params) -> Any:
         kind = parameters["_method"].removeprefix("send").lower()
-        value = parameters.get(kind)
-        if not isinstance(value, dict) or "bytes" not in value:
+        value: Any = parameters.get(kind)
+        if not _is_file(value):
             raise Refused(f"Bad Request: there is no {kind} in the request")
         data: bytes = value["bytes"]
         content: dict[str, Any] = {kind: {"name": value["name"], "size": len(data)}}
@@ -333,6 +334,10 @@ class Server:
         """Kill the bot, and see it dead."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.world.pid, signal.SIGKILL)
+
+
+def _is_file(value: object) -> bool:
+    return isinstance(value, dict) and "bytes" in value
 
 
 def _id(update: dict[str, Any]) -> int:

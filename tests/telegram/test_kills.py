@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from itertools import cycle, groupby
 
-from tests.telegram.world import Bot, Nursery, Telegram, is_whole
+from tests.telegram.world import Bot, Telegram, is_whole
 
 ROUNDS = 17
 POINTS: dict[str, dict[str, object]] = {
@@ -25,7 +24,7 @@ def expected(said: str) -> str:
     return f"You said: {said}" + "".join(f" {number}" for number in range(1, 26)) * ("count to 25" in said)
 
 
-def test_a_hundred_kills_lose_nothing_and_keep_the_order(telegram: Telegram, bot: Bot, bots: Nursery) -> None:
+def test_a_hundred_kills_lose_nothing_and_keep_the_order(telegram: Telegram, bot: Bot) -> None:
     said: dict[int, list[str]] = {chat: [] for chat in CHATS}
     chats = cycle(CHATS)
     updates = window = 0
@@ -38,10 +37,10 @@ def test_a_hundred_kills_lose_nothing_and_keep_the_order(telegram: Telegram, bot
                 said[chat].append(text + " count to 25 every 0.04 s" * ("stream" in point))
                 telegram.say(said[chat][-1], chat)
                 updates += 1
-            bots.start(bot)
-            assert bots.ended() == signal.SIGKILL, point
+            bot.start()
+            assert bot.wait() == -signal.SIGKILL, point
             assert telegram.look()["faults"] == [], point
-    pid = bots.start(bot)
+    bot.start()
     wanted = {chat: [expected(text) for text in texts] for chat, texts in said.items()}
 
     def everything() -> bool:
@@ -57,5 +56,3 @@ def test_a_hundred_kills_lose_nothing_and_keep_the_order(telegram: Telegram, bot
     assert twice <= len(bot.logged(TWICE)), "what came twice is said"
     assert twice >= window // 2, "the window is real, and the server hit it"
     telegram.wait(lambda: telegram.look()["unconfirmed"] == 0)
-    os.kill(pid, signal.SIGTERM)
-    bots.ended()

@@ -132,86 +132,32 @@ def is_whole(message: dict[str, Any]) -> bool:
 
 
 @dataclass
-class Bot:
-    """A `chatbot telegram` in a process of its own; what it needs of the environment stands in `settings`."""
-
-    telegram: Telegram
-    log: Path
-    settings: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
-    model: str = "fake"
-
-    def environment(self) -> dict[str, str]:
-        ours = {
-            "CHATBOT_TELEGRAM_TOKEN": TOKEN,
-            "CHATBOT_TELEGRAM_API_URL": self.telegram.url,
-            "CHATBOT_TELEGRAM_ALLOW": "*",
-            "CHATBOT_TELEGRAM_ADMINS": str(ADMIN),
-        }
-        return ours | self.settings
-
-    def start(self, level: str = "info") -> Bot:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "chatbot", "telegram", "--model", self.model, "--log", level],
-                env=os.environ | self.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        self.telegram.control("set", pid=self.process.pid)
-        return self
-
-    def wait(self, seconds: float = PATIENCE_S) -> int:
-        assert self.process is not None
-        return self.process.wait(seconds)
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def end(self) -> int:
-        """Ask it to end, as a service manager does."""
-        assert self.process is not None
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE_S)
-
-    def logged(self, what: str = "") -> list[dict[str, Any]]:
-        """Lines of its log; those of `what` alone."""
-        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in map(json.loads, lines) if what in ("", line["what"])]
-
-
-@dataclass
 class Nursery:
     """Forks bots, see `tests.telegram.bots`."""
 
     process: subprocess.Popen[str]
+    statuses: dict[int, int] = field(default_factory=dict)
 
-    def start(self, bot: Bot, level: str = "info") -> int:
-        """Fork one; its pid."""
+    def fork(self, values: dict[str, str]) -> int:
+        """The pid of a new one."""
         assert self.process.stdin is not None
-        values = {"LOG": str(bot.log), "LEVEL": level, **bot.environment()}
-        values |= {
-            name: value for name, value in os.environ.items() if name.startswith("CHATBOT_")
-        } | bot.environment()
         print(json.dumps(values), file=self.process.stdin, flush=True)
-        pid = int(self.expect("pid")[1])
-        bot.telegram.control("set", pid=pid)
-        return pid
+        while (heard := self._hear())[0] != "pid":
+            continue
+        return heard[1]
 
-    def expect(self, word: str) -> list[str]:
+    def status(self, pid: int) -> int:
+        """Wait until one is no more; how it ended, as `Popen.returncode`."""
+        while pid not in self.statuses:
+            self._hear()
+        return os.waitstatus_to_exitcode(self.statuses[pid])
+
+    def _hear(self) -> tuple[str, int]:
         assert self.process.stdout is not None
-        words = self.process.stdout.readline().split()
-        assert words
-        assert words[0] == word, words
-        return words
-
-    def ended(self) -> int:
-        """Wait until one is no more; how it ended."""
-        return int(self.expect("ended")[2])
+        word, pid, *status = self.process.stdout.readline().split()
+        if word == "ended":
+            self.statuses[int(pid)] = int(status[0])
+        return word, int(pid)
 
 
 @contextmanager
@@ -224,3 +170,71 @@ def nursery() -> Iterator[Nursery]:
     finally:
         process.kill()
         process.communicate()
+
+
+@dataclass
+class Bot:
+    """A `chatbot telegram` in a process of its own; what it needs of the environment stands in `settings`."""
+
+    telegram: Telegram
+    log: Path
+    nursery: Nursery
+    settings: dict[str, str] = field(default_factory=dict)
+    model: str = "fake"
+    pid: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    def environment(self) -> dict[str, str]:
+        ours = {
+            "CHATBOT_TELEGRAM_TOKEN": TOKEN,
+            "CHATBOT_TELEGRAM_API_URL": self.telegram.url,
+            "CHATBOT_TELEGRAM_ALLOW": "*",
+            "CHATBOT_TELEGRAM_ADMINS": str(ADMIN),
+        }
+        kept = {name: value for name, value in os.environ.items() if name.startswith("CHATBOT_")}
+        return kept | ours | self.settings
+
+    def start(self, level: str = "info") -> Bot:
+        """Fork it, which is quicker."""
+        self.pid = self.nursery.fork({"LOG": str(self.log), "LEVEL": level, **self.environment()})
+        self.telegram.control("set", pid=self.pid)
+        return self
+
+    def run(self, level: str = "info") -> Bot:
+        """Start it as a person would."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "chatbot", "telegram", "--model", self.model, "--log", level],
+                env=os.environ | self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.pid = self.process.pid
+        self.telegram.control("set", pid=self.pid)
+        return self
+
+    def wait(self) -> int:
+        """How it ended; minus the signal that killed it."""
+        pid, self.pid = self.pid, 0
+        if self.process is not None:
+            return self.process.wait(PATIENCE_S)
+        return self.nursery.status(pid)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.pid:
+            os.kill(self.pid, number)
+
+    def kill(self) -> int:
+        self.send_signal(signal.SIGKILL)
+        return self.wait() if self.pid else 0
+
+    def end(self) -> int:
+        """Ask it to end, as a service manager does."""
+        self.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def logged(self, what: str = "") -> list[dict[str, Any]]:
+        """Lines of its log; those of `what` alone."""
+        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in map(json.loads, lines) if what in ("", line["what"])]
