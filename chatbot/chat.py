@@ -6,16 +6,18 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
+from chatbot import answers
 from chatbot import text as plain
 from chatbot.commands import Call
 from chatbot.context import Context, build_context
-from chatbot.engines.base import Completion, GenerationOptions, Responder
 from chatbot.engines.load import Models
 from chatbot.errors import MessageError, UserError
-from chatbot.events import ConversationChanged, Event, Failed, Finished, Progress, Started, TextDelta, Usage
-from chatbot.router import ToCommand, ToModel, route
+from chatbot.events import ConversationChanged, Event, Failed, Finished, Progress, Started, Usage
+from chatbot.live import LiveReply
+from chatbot.picture_requests import PictureRequest
+from chatbot.router import ToCommand, ToModel, ToPictures, route, route_said
 from chatbot.settings import Settings
 from chatbot.store import Store
 from chatbot.summarise import FULL, summarise
@@ -27,35 +29,9 @@ from storage.feedback import Value
 from storage.people import LOCAL
 from storage.search import Hit, Query
 
-SAVE_EVERY_S = 0.18
-HEARTBEAT_EVERY_S = 1.0
 STILL_READ = "It is deleted, but another chatbot reads the database: its log keeps traces until that one is closed."
 LOOK_BACK = 32
 """Messages among which the last one of a kind is looked for."""
-
-
-@dataclass(slots=True)
-class _LiveReply:
-    """A reply under way."""
-
-    events: asyncio.Queue[Event | None] = field(default_factory=asyncio.Queue)
-    task: asyncio.Task[None] | None = None
-    text: str = ""
-    model: str = ""  # `name@version`, once it is loaded
-    context: Context | None = None  # what the model was given
-    cancelled: bool = False
-    running: asyncio.Event = field(default_factory=asyncio.Event)  # its task may be cancelled from now on
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    ended_as: Status = "stopped"  # what a cancellation means: the person stopped it, or the program ends
-
-    def emit(self, event: Event) -> None:
-        self.events.put_nowait(event)
-
-    def add(self, piece: str) -> None:
-        self.text += piece
-        self.changed.set()
-        self.emit(TextDelta(piece))
 
 
 class ChatService:
@@ -72,7 +48,7 @@ class ChatService:
         self.conversations = store.conversations
         self.models = models
         self._settings = settings
-        self._live: dict[str, _LiveReply] = {}
+        self._live: dict[str, LiveReply] = {}
         self._summarising: set[asyncio.Task[None]] = set()
 
     async def send(
@@ -87,8 +63,9 @@ class ChatService:
     ) -> AsyncGenerator[Event, None]:
         """Answer one message in a conversation; None begins a new one, of `person`.
 
-        Without `commands`, a text that begins with `/` is a message like any other. A `model` answers this once. A
-        `message_id` by which a front end finds the message again is its id.
+        A plain request for a picture is answered with one. Without `commands`, whatever it begins with or asks for
+        is for the chat model. A `model` answers this once. A `message_id` by which a front end finds the message
+        again is its id.
 
         The message is committed before the model starts; the reply is saved as it comes. The last event is
         Finished or Failed, or for a command whatever it tells. Closing the iterator stops the reply and
@@ -98,7 +75,7 @@ class ChatService:
             text = plain.message(text)
             routed = route(text) if commands else ToModel(text)
             if isinstance(routed, ToCommand):
-                call = Call(self, conversation_id, routed.argument, person)
+                call = Call(self, conversation_id, routed.argument, person, message_id)
                 async with aclosing(routed.command.run(call)) as told:
                     async for event in told:
                         yield event
@@ -106,6 +83,28 @@ class ChatService:
         except (UserError, StorageError) as error:
             yield Failed(str(error))
             return
+        async with aclosing(self._say(conversation_id, routed, model, person, message_id)) as events:
+            async for event in events:
+                yield event
+
+    async def imagine(
+        self, conversation_id: str | None, prompt: str, *, person: str = LOCAL, message_id: str = ""
+    ) -> AsyncGenerator[Event, None]:
+        """Answer with a picture of `prompt`, which may begin with `--seed N` and `--style NAME`.
+
+        The events are those of `send`. Raises MessageError where there is no prompt.
+        """
+        said = f"/imagine {prompt}"
+        routed = route_said(said)
+        if isinstance(routed, ToModel):
+            raise MessageError("Say what shall be in the picture too: /imagine TEXT.")
+        async with aclosing(self._say(conversation_id, routed, "", person, message_id)) as events:
+            async for event in events:
+                yield event
+
+    async def _say(
+        self, conversation_id: str | None, routed: ToModel | ToPictures, model: str, person: str, message_id: str
+    ) -> AsyncGenerator[Event, None]:
         conversation: str | Conversation
         if conversation_id is None:
             conversation = Conversation.new(plain.clean(self._settings.system), person=person)
@@ -116,7 +115,7 @@ class ChatService:
         async def open_turn() -> Turn:
             return await self.conversations.add_turn(conversation, routed.text, message_id=message_id)
 
-        async with aclosing(self._turn(conversation_id, open_turn, model)) as events:
+        async with aclosing(self._turn(conversation_id, open_turn, model, routed)) as events:
             async for event in events:
                 yield event
 
@@ -244,13 +243,19 @@ class ChatService:
         await self.conversations.pin(message_id, pinned)
 
     async def _turn(
-        self, conversation_id: str, open_turn: Callable[[], Awaitable[Turn]], model: str, *, branched: bool = False
+        self,
+        conversation_id: str,
+        open_turn: Callable[[], Awaitable[Turn]],
+        model: str,
+        routed: ToModel | ToPictures | None = None,
+        *,
+        branched: bool = False,
     ) -> AsyncGenerator[Event, None]:
-        """Open a turn, and tell what comes of it."""
+        """Open a turn, and tell what comes of it. What was `routed` nowhere yet is by what was said."""
         try:
             if conversation_id in self._live:
                 raise UserError("The reply before is still coming; wait for its end, or stop it.")
-            live = self._live[conversation_id] = _LiveReply()
+            live = self._live[conversation_id] = LiveReply()
             for task in self._summarising:  # the model is wanted for this first
                 task.cancel()
             try:
@@ -264,19 +269,21 @@ class ChatService:
         live.emit(Started(conversation_id, turn.said.id, turn.reply.id, branched))
         if turn.reply.text:
             live.add(turn.reply.text)
-        live.task = asyncio.create_task(self._answer(live, turn, model))
+        routed = routed or route_said(turn.said.text)
+        request = routed.request if isinstance(routed, ToPictures) else None
+        live.task = asyncio.create_task(self._answer(live, turn, model, request))
         try:
             while (next_event := await live.events.get()) is not None:
                 yield next_event
         finally:
-            await _cancel(live)
+            await live.cancel()
 
     async def stop(self, conversation_id: str) -> bool:
         """Stop the reply under way in a conversation, keep what came; False where there is none."""
         live = self._live.get(conversation_id)
         if live is None or live.task is None:
             return False
-        await _cancel(live)
+        await live.cancel()
         return True
 
     async def delete(self, conversation_id: str) -> str:
@@ -352,25 +359,30 @@ class ChatService:
         """End all replies, as interrupted, and give the model's memory back."""
         for live in list(self._live.values()):
             live.ended_as = "interrupted"
-            await _cancel(live)
+            await live.cancel()
         await self._stop_summarising()
         await self.models.close()
 
-    async def _answer(self, live: _LiveReply, turn: Turn, model: str) -> None:
+    async def _answer(self, live: LiveReply, turn: Turn, model: str, request: PictureRequest | None) -> None:
         reply = turn.reply
         wanted = model or turn.conversation.model
-        saver = asyncio.create_task(self._keep_saving(live, reply.id))
+        live.start_saving(self.conversations, reply.id)
         status: Status = "failed"
         end: Finished | Failed
         usage: Usage | None = None
         live.running.set()
         try:
             try:
-                began = time.perf_counter()
-                async with self.models.responder(live.emit, wanted) as responder:
-                    live.model = responder.name
-                    load_s = time.perf_counter() - began
-                    usage, end = await self._generate(live, turn, responder, load_s, saver)
+                if request is not None:
+                    async with self.models.generator(live.emit) as generator:
+                        live.model = generator.name
+                        end = await answers.in_a_picture(self.store, live, turn, request, generator)
+                else:
+                    began = time.perf_counter()
+                    async with self.models.responder(live.emit, wanted) as responder:
+                        live.model = responder.name
+                        load_s = time.perf_counter() - began
+                        usage, end = await answers.in_words(self.store, self._settings, live, turn, responder, load_s)
                 status = "complete"
             except asyncio.CancelledError:
                 status = live.ended_as
@@ -380,10 +392,9 @@ class ChatService:
             except Exception as error:  # whatever it was: the reply has an end, and the person a sentence
                 end = Failed(keep_trace(error))
             finally:
-                live.ended.set()
-                live.changed.set()
+                live.end()
                 with suppress(StorageError):  # the end is saved below, and tells
-                    await saver
+                    await live.saved()
             try:
                 await self.conversations.end_reply(
                     reply.id,
@@ -431,71 +442,6 @@ class ChatService:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _generate(
-        self, live: _LiveReply, turn: Turn, responder: Responder, load_s: float, saver: asyncio.Task[None]
-    ) -> tuple[Usage, Finished]:
-        context = live.context = await build_context(
-            self.store,
-            turn.said.id,
-            turn.conversation.system,
-            responder,
-            self._settings.max_tokens,
-            begun=turn.reply.text,
-        )
-        options = GenerationOptions(
-            max_tokens=context.reply_tokens,
-            temperature=self._settings.temperature,
-            top_p=self._settings.top_p,
-            repeat_penalty=self._settings.repeat_penalty,
-            seed=self._settings.seed,
-            stop=tuple(self._settings.stop),
-        )
-        asked = time.perf_counter()
-        first_token_s = 0.0
-        completion: Completion | None = None
-        async with aclosing(responder.reply(context.messages, options)) as pieces:
-            async for piece in pieces:
-                if saver.done():
-                    saver.result()  # raises what ended it: a reply that cannot be kept goes no further
-                if isinstance(piece, Completion):
-                    completion = piece
-                elif piece := plain.clean(piece):
-                    first_token_s = first_token_s or time.perf_counter() - asked
-                    live.add(piece)
-        assert completion is not None, "an engine ends its reply with a Completion"
-        usage = Usage(
-            prompt_tokens=completion.prompt_tokens,
-            cached_tokens=completion.cached_tokens,
-            completion_tokens=completion.completion_tokens,
-            context_length=responder.context_length,
-            load_s=load_s,
-            first_token_s=first_token_s,
-            decode_tokens_per_s=completion.decode_tokens_per_s,
-        )
-        live.emit(usage)
-        return usage, Finished(turn.reply.id, live.text, completion.finish_reason, responder.name)
-
-    async def _keep_saving(self, live: _LiveReply, reply_id: str) -> None:
-        """Save the first piece at once, then what came since at least five times a second; show that this
-        process lives when nothing comes."""
-        while not live.ended.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(live.changed.wait(), HEARTBEAT_EVERY_S)
-            live.changed.clear()
-            if not live.ended.is_set():
-                await self.conversations.save_reply(reply_id, live.text)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(live.ended.wait(), SAVE_EVERY_S)
-
 
 def _told(erased: bool) -> str:
     return "" if erased else STILL_READ
-
-
-async def _cancel(live: _LiveReply) -> None:
-    if live.task is not None:
-        await live.running.wait()
-        if not live.cancelled:  # once: a second one would hit the saving of what came
-            live.cancelled = True
-            live.task.cancel()
-        await asyncio.wait([live.task])

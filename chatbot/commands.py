@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A command as someone gave it: in which conversation (None: a new one), with what behind it, and who."""
+    """A command as someone gave it: in which conversation (None: a new one), with what behind it, and who; a message
+    that it says has `message_id`, where that is not empty."""
 
     service: ChatService
     conversation: str | None
     argument: str
     person: str
+    message_id: str = ""
 
     @property
     def here(self) -> str:
@@ -78,6 +80,14 @@ async def _start(call: Call) -> AsyncGenerator[Event, None]:
 async def _help(call: Call) -> AsyncGenerator[Event, None]:
     width = max(len(command.usage) for command in COMMANDS.values())
     yield Notice("\n".join(f"{command.usage:<{width}}  {command.help}" for command in COMMANDS.values()))
+
+
+@_command("imagine", "make a picture; --seed N and --style NAME may stand before", "TEXT")
+async def _imagine(call: Call) -> AsyncGenerator[Event, None]:
+    said = {"person": call.person, "message_id": call.message_id}
+    async with aclosing(call.service.imagine(call.conversation, call.argument, **said)) as events:
+        async for event in events:
+            yield event
 
 
 @_command("new", "start a new conversation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "stopped"]
@@ -27,6 +28,18 @@ class TextDelta:
     """The next piece of the reply."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReady:
+    """A picture has come, and is kept: a PNG at `path`, the attachment `attachment` of the reply."""
+
+    attachment: str
+    path: Path
+    prompt: str
+    seed: int
+    style: str
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +102,6 @@ class Failed:
     text: str
 
 
-Event = Started | TextDelta | Usage | Progress | Notice | FileReady | ConversationChanged | Finished | Failed
+Event = (
+    Started | TextDelta | ImageReady | Usage | Progress | Notice | FileReady | ConversationChanged | Finished | Failed
+)

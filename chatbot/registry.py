@@ -199,6 +199,14 @@ class Registry:
         """Let the version before the current one answer again. Raises StorageError where there was none."""
         return await self._versions.rollback(kind) or await self.current(kind)
 
+    async def is_promoted(self, version: Version) -> bool:
+        """Whether it answers because it was promoted: then it has to show first that it can speak."""
+        return await self._versions.is_promoted(version)
+
+    async def fail(self, version: Version) -> bool:
+        """Mark a promoted version as failed and roll back from it; False where a person chose it, or it is gone."""
+        return await self._versions.fail(version)
+
     async def remove(self, ref: str) -> Version:
         """Forget a version and delete what was fetched or trained; a file of the person's own stays.
 

@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from chatbot import picture_requests
 from chatbot.commands import COMMANDS, Command
 from chatbot.errors import MessageError
+from chatbot.picture_requests import PictureRequest
 
 # A path such as /etc/hosts is no command: after the word comes a space or the end.
 _COMMAND = re.compile(r"/(\w+)(?:\s+(.*))?\Z", re.DOTALL)
@@ -21,6 +23,14 @@ class ToModel:
 
 
 @dataclass(frozen=True, slots=True)
+class ToPictures:
+    """The picture model answers what was said: `text`."""
+
+    text: str
+    request: PictureRequest
+
+
+@dataclass(frozen=True, slots=True)
 class ToCommand:
     """A command of the registry runs."""
 
@@ -28,16 +38,25 @@ class ToCommand:
     argument: str
 
 
-def route(text: str) -> ToModel | ToCommand:
+Route = ToModel | ToPictures | ToCommand
+
+
+def route(text: str) -> Route:
     """Raises MessageError for a command there is not; `//` at the start sends a message that begins with `/`."""
     if text.startswith("//"):
         return ToModel(text[1:])
     match = _COMMAND.match(text)
     if match is None:
-        return ToModel(text)
+        return route_said(text)
     name, argument = match[1].lower(), (match[2] or "").strip()
     if name not in COMMANDS:
         close = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean /{close[0]}? " if close else ""
         raise MessageError(f"There is no command /{name}; {hint}/help shows them, // sends it as a message.")
     return ToCommand(COMMANDS[name], argument)
+
+
+def route_said(text: str) -> ToModel | ToPictures:
+    """What answers a message that is no command, such as one that stands in a conversation already."""
+    request = picture_requests.find(text)
+    return ToModel(text) if request is None else ToPictures(text, request)

@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     context: int = Field(8192, ge=64, description="most context to use, in tokens, where the model has more")
     engine: Literal["", "llamacpp", "hf"] = Field("", description="engine of local models; empty: the model's own")
     speculate: bool = Field(True, description="of llama.cpp: guess repeated text ahead; the reply stays the same")
+    graphics: Literal["", "kitty", "sixel", "cells"] = Field(
+        "", description="how the terminal shows pictures; empty: as it is known to"
+    )
     device: str = Field("", description="of the hf engine: cuda, mps, cpu; empty: the best there is")
     loaded_models: int = Field(1, ge=1, le=64, description="models kept in memory, where conversations have several")
     timeout: float = Field(120, gt=0, description="seconds to wait for an endpoint's next word")

@@ -56,8 +56,8 @@ class Message:
     sent, word for word.
 
     On a branch (`Conversations.path`) it is number `position` of `siblings` that answer the same message, the oldest
-    first; `rating` is what a person thinks of it (1 or -1; 0: has not said) and `note` why, and `summary` tells all
-    of the branch up to it in short, where that was made.
+    first; `rating` is what a person thinks of it (1 or -1; 0: has not said) and `note` why, `summary` tells all of
+    the branch up to it in short, where that was made, and it has `attached` files.
     """
 
     id: str
@@ -77,6 +77,7 @@ class Message:
     rating: int = 0
     summary: str | None = None
     note: str = ""
+    attached: int = 0
 
 
 @dataclass(frozen=True, slots=True)

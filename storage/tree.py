@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import CTE, ColumnElement, Select, and_, bindparam, case, func, literal, select
 from sqlalchemy.sql.selectable import ScalarSelect
 
-from storage.schema import feedback, messages, summaries
+from storage.schema import attachments, feedback, messages, summaries
 
 NO_LIMIT = 2**31 - 1
 
@@ -51,7 +51,8 @@ def _siblings(*, before: bool) -> ColumnElement[int]:
 
 
 def with_siblings(columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
-    """`columns` of messages, and what else a branch shows: `position`, `siblings`, `rating`, `summary`, `note`."""
+    """`columns` of messages, and what else a branch shows: `position`, `siblings`, `rating`, `summary`, `note`,
+    `attached`."""
     return (
         select(
             *columns,
@@ -60,6 +61,11 @@ def with_siblings(columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
             func.coalesce(feedback.c.value, 0).label("rating"),
             summaries.c.text.label("summary"),
             func.coalesce(feedback.c.note, "").label("note"),
+            select(func.count())
+            .where(attachments.c.message_id == messages.c.id)
+            .correlate(messages)
+            .scalar_subquery()
+            .label("attached"),
         )
         .outerjoin(
             feedback, and_(feedback.c.message_id == messages.c.id, feedback.c.person_id == bindparam("person"))

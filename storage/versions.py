@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, Select, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.database import Database
@@ -118,20 +118,31 @@ class Versions:
 
         Raises StorageError where nothing was chosen yet.
         """
-        stack = (
-            select(activations.c.id, activations.c.version_id)
-            .where(activations.c.kind == kind, ~activations.c.undone)
-            .order_by(activations.c.id.desc())
-        )
         async with self._database.write() as connection:
-            rows = (await connection.execute(stack.limit(2))).all()
-            if not rows:
+            if await _roll_back(connection, kind) is None:
                 raise StorageError(f"There is no {kind} version to roll back from: none was ever chosen.")
-            last, before = rows[0], rows[1] if len(rows) > 1 else None
-            await connection.execute(update(activations).where(activations.c.id == last.id).values(undone=True))
-            await _set_current(connection, kind, None if before is None else before.version_id)
-            await _log(connection, kind, last.version_id, "rollback", undone=True)
         return await self.current(kind)
+
+    async def is_promoted(self, version: Version) -> bool:
+        """Whether it answers because it was promoted, and not because a person chose it."""
+        async with self._database.read() as connection:
+            last = (await connection.execute(_stack(version.kind).limit(1))).one_or_none()
+            number = await _id(connection, version.name, version.version)
+        return last is not None and last.version_id == number and last.action == "promote"
+
+    async def fail(self, version: Version) -> bool:
+        """Mark a promoted version that answers as failed, and let the one before answer again.
+
+        False where it does not answer any more, or was chosen by a person.
+        """
+        async with self._database.write() as connection:
+            number = await _id(connection, version.name, version.version)
+            last = (await connection.execute(_stack(version.kind).limit(1))).one_or_none()
+            if last is None or last.version_id != number or last.action != "promote":
+                return False
+            await _roll_back(connection, version.kind)
+            await connection.execute(update(versions).where(versions.c.id == number).values(state="failed"))
+        return True
 
     async def remove(self, name: str, version: str) -> None:
         """Forget a version and its activations. Raises StorageError where it is the current one."""
@@ -155,6 +166,24 @@ class Versions:
                 Activation(row.kind, f"{row.name}@{row.version}", row.action, row.undone, row.created)
                 for row in await connection.execute(query)
             ]
+
+
+def _stack(kind: str) -> Select[Any]:
+    """What was chosen and not undone since, the newest first."""
+    query = select(activations.c.id, activations.c.version_id, activations.c.action)
+    return query.where(activations.c.kind == kind, ~activations.c.undone).order_by(activations.c.id.desc())
+
+
+async def _roll_back(connection: AsyncConnection, kind: str) -> int | None:
+    """Undo the last choice; gives the number of the version it was, or None where nothing was chosen."""
+    rows = (await connection.execute(_stack(kind).limit(2))).all()
+    if not rows:
+        return None
+    last, before = rows[0], rows[1] if len(rows) > 1 else None
+    await connection.execute(update(activations).where(activations.c.id == last.id).values(undone=True))
+    await _set_current(connection, kind, None if before is None else before.version_id)
+    await _log(connection, kind, last.version_id, "rollback", undone=True)
+    return int(last.version_id)
 
 
 async def _id(connection: AsyncConnection, name: str, version: str) -> int | None:

@@ -7,8 +7,8 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
 from chatbot.chat import ChatService
-from chatbot.engines.base import Responder
-from chatbot.engines.fake import Script, ScriptedResponder, echo
+from chatbot.engines.base import ImageGenerator, Responder
+from chatbot.engines.fake import Script, ScriptedGenerator, ScriptedResponder, echo
 from chatbot.engines.load import Models, Notify
 from chatbot.events import Event, Failed, Finished, Started
 from chatbot.settings import Settings
@@ -18,8 +18,9 @@ from chatbot.store import open_store
 class ScriptedModels:
     """Stands where `Models` does; always gives the one responder."""
 
-    def __init__(self, responder: ScriptedResponder) -> None:
+    def __init__(self, responder: ScriptedResponder, pictures: ScriptedGenerator | None = None) -> None:
         self.one = responder
+        self.pictures = pictures or ScriptedGenerator()
 
     async def name(self, wanted: str = "") -> str:
         return self.one.name
@@ -27,6 +28,10 @@ class ScriptedModels:
     @asynccontextmanager
     async def responder(self, notify: Notify, wanted: str = "") -> AsyncIterator[Responder]:
         yield self.one
+
+    @asynccontextmanager
+    async def generator(self, notify: Notify) -> AsyncIterator[ImageGenerator]:
+        yield self.pictures
 
     async def close(self) -> None:
         return None

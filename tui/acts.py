@@ -39,6 +39,8 @@ ACTS: tuple[Act, ...] = (
     Act("bad", "minus", "-", "Bad", "say that it is bad, or take that back", lambda message: is_reply(message)),
     Act("note", "n", "n", "Note", "say why it is good or bad", lambda message: message.rating != 0),
     Act("copy", "y", "y", "Copy", "copy its text", lambda message: bool(message.text)),
+    Act("save", "w", "w", "Save", "write the picture to a file", lambda message: message.attached > 0),
+    Act("open", "o", "o", "Open", "look at the picture in another program", lambda message: message.attached > 0),
     Act("pin", "p", "p", "Pin", "let it always be sent to the model, or no longer", lambda message: True),
     Act("fork", "f", "f", "Fork", "go on from here in a conversation of its own", lambda message: True),
     Act("summary", "s", "s", "Summary", "open or close the summary", lambda message: message.summary is not None),

@@ -17,6 +17,7 @@ from textual.app import App
 from textual.binding import Binding
 
 from chatbot.errors import UserError
+from chatbot.terminal import Graphics, graphics
 from storage.errors import StorageError
 from tui.chat_screen import ChatScreen
 from tui.palette import ChatCommands
@@ -62,6 +63,7 @@ class ChatbotApp(App[None]):
         self.chat = ChatScreen(conversation, new=new)
         self._flags = flags
         self.failure: Exception | None = None
+        self.graphics: Graphics = "cells"
         self._opener = opener
         self._stack = AsyncExitStack()
         self._service: ChatService | None = None
@@ -77,6 +79,7 @@ class ChatbotApp(App[None]):
         Raises UserError or StorageError.
         """
         settings = (await asyncio.to_thread(import_module, "chatbot.settings")).Settings.load(**self._flags)
+        self.graphics = settings.graphics or graphics(os.environ)
         opener: Opener | None = self._opener
         if opener is None:
             real = (await asyncio.to_thread(import_module, "chatbot.session")).open_service

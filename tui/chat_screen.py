@@ -17,6 +17,7 @@ from textual.widgets import Footer, TextArea
 from chatbot.errors import MessageError, UserError
 from chatbot.events import Event
 from chatbot.router import ToCommand, route
+from chatbot.terminal import Graphics
 from storage.errors import StorageError
 from tui.acts import BY_KEY
 from tui.composer import Composer
@@ -24,9 +25,10 @@ from tui.conversation_actions import ConversationActions, delete_dialog
 from tui.dialogs import DeleteDialog
 from tui.drafts import Drafts
 from tui.editing import Edit, Editing
-from tui.message import NoticeView
+from tui.message import NoticeView, ReplyView
 from tui.message_actions import MessageActions
 from tui.opening import Opening
+from tui.picture import Shown
 from tui.replies import Replies
 from tui.search_screen import Asked, Found, SearchScreen
 from tui.sidebar import Sidebar
@@ -90,6 +92,11 @@ class ChatScreen(Screen[None]):
         """Once `is_open`."""
         assert self._service is not None
         return self._service
+
+    @property
+    def graphics(self) -> Graphics:
+        """How the terminal shows pictures."""
+        return cast("ChatbotApp", self.app).graphics
 
     @property
     def drafts(self) -> Drafts:
@@ -306,6 +313,15 @@ class ChatScreen(Screen[None]):
 
     def on_transcript_acted(self, event: Transcript.Acted) -> None:
         self.start(self._messages.do(event.act, event.view))
+
+    def on_reply_view_pictures_wanted(self, event: ReplyView.PicturesWanted) -> None:
+        self.start(self._show_pictures(event.view))
+
+    async def _show_pictures(self, view: ReplyView) -> None:
+        attachments = self.service.store.attachments
+        for kept in await attachments.of_messages([view.message.id]):
+            if kept.media_type.startswith("image/") and view.is_attached:
+                await view.add_picture(Shown.of(kept, attachments.path(kept.id)), self.graphics)
 
     def on_transcript_left(self, event: Transcript.Left) -> None:
         self.composer.focus()

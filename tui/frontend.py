@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+
+from chatbot.errors import UserError
 
 HELP = "open the terminal chat (what `chatbot` alone does)"
 
@@ -17,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until the person leaves. Raises UserError or StorageError where the chat cannot open."""
+    terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    if not terminal and not os.environ.get("TEXTUAL_DRIVER"):  # textual-serve has its own
+        raise UserError('The chat needs a terminal to show itself on; `chatbot ask "…"` prints one reply.')
     from tui.app import run_app
 
     flags = {"model": arguments.model, "system": arguments.system}

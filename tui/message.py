@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from markdown_it import MarkdownIt
@@ -10,10 +10,13 @@ from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
+from textual.message import Message as Posted
 from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
 from chatbot.events import Failed, Finished
+from chatbot.terminal import Graphics
+from tui.picture import PictureView, Shown
 
 if TYPE_CHECKING:  # the first screen does not wait for what storage imports
     from storage.conversations import Message
@@ -73,7 +76,13 @@ class SaidView(MessageView):
 
 
 class ReplyView(MessageView):
-    """A reply: Markdown, growing while it streams, and a mark beneath where it did not end well."""
+    """A reply: pictures, Markdown, growing while it streams, and a mark beneath where it did not end well."""
+
+    @dataclass
+    class PicturesWanted(Posted):
+        """There are pictures to be shown here."""
+
+        view: ReplyView
 
     def __init__(self, message: Message) -> None:
         super().__init__(message, "reply")
@@ -81,6 +90,21 @@ class ReplyView(MessageView):
         """Whether it is being written here and now."""
         self._markdown = Markdown(message.text, parser_factory=_parser, open_links=False)
         self._stream: MarkdownStream | None = None
+
+    @property
+    def pictures(self) -> list[Shown]:
+        """Those that are shown."""
+        return [view.shown for view in self.query(PictureView)]
+
+    async def add_picture(self, shown: Shown, how: Graphics) -> None:
+        """Show a picture above the text."""
+        self.message = replace(self.message, attached=max(1, self.message.attached))
+        await self.mount(PictureView(shown, how), before=self._markdown)
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        if self.message.attached:
+            self.post_message(self.PicturesWanted(self))
 
     def compose(self) -> ComposeResult:
         yield self._markdown

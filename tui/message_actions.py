@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storage.errors import NotFoundError
+from tui import picture_actions
 from tui.acts import ACTS
-from tui.dialogs import ActsMenu, DeleteDialog, LineDialog
-from tui.message import MessageView
+from tui.dialogs import ActsMenu, ConfirmDialog, DeleteDialog, LineDialog
+from tui.message import MessageView, ReplyView
+from tui.picture import Shown
 
 if TYPE_CHECKING:
     from chatbot.chat import ChatService
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
     from tui.chat_screen import ChatScreen
 
 BEGINNING = 40
+
+
+def _pictures(view: MessageView) -> list[Shown]:
+    return view.pictures if isinstance(view, ReplyView) else []
 
 
 class MessageActions:
@@ -76,10 +83,33 @@ class MessageActions:
             case "copy":
                 self._screen.app.copy_to_clipboard(message.text)
                 self._screen.notify(f"{len(message.text):,} characters went to the clipboard of the terminal.")
+            case "save":
+                await self._save(view)
+            case "open":
+                await self._open(view)
             case "summary":
                 view.toggle_summary()
             case "delete":
                 await self._delete(message)
+
+    async def _save(self, view: MessageView) -> None:
+        for shown in _pictures(view):
+            name = await self._screen.app.push_screen_wait(
+                LineDialog("Save the picture to which file? A PNG", picture_actions.file_name(shown))
+            )
+            if not name:
+                return
+            path = Path(name).expanduser()
+            dialog = ConfirmDialog(f"{path} is there already. Write over it?", "y writes over it · n leaves it")
+            if path.exists() and not await self._screen.app.push_screen_wait(dialog):
+                return
+            await picture_actions.save(shown, path)
+            self._screen.notify(f"Written: {path.resolve()}", markup=False)
+
+    async def _open(self, view: MessageView) -> None:
+        for shown in _pictures(view):
+            if not await picture_actions.show(shown):
+                self._screen.notify(f"There is no desktop here to open it on; it lies in {shown.path}", markup=False)
 
     async def _show_again(self, view: MessageView) -> None:
         """After a change of what is known of the message, not of its text."""

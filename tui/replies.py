@@ -15,6 +15,7 @@ from chatbot.events import (
     Failed,
     FileReady,
     Finished,
+    ImageReady,
     Notice,
     Progress,
     Started,
@@ -22,6 +23,7 @@ from chatbot.events import (
     Usage,
 )
 from tui.message import ReplyView
+from tui.picture import Shown
 
 if TYPE_CHECKING:
     from tui.chat_screen import ChatScreen
@@ -36,6 +38,7 @@ class LiveReply:
     text: str = ""
     shown: int = 0
     view: ReplyView | None = None
+    drawn: bool = False  # a picture came
 
     def show_in(self, view: ReplyView) -> None:
         """Follow it there, from its beginning."""
@@ -88,6 +91,11 @@ class Replies:
         here = screen.conversation == live.conversation
         if isinstance(event, Progress):
             screen.status.show_progress(event)
+        elif isinstance(event, ImageReady):
+            live.drawn = True
+            if live.view is not None and live.view.is_attached:
+                shown = Shown(event.path, event.prompt, event.seed, event.style, event.model)
+                await live.view.add_picture(shown, screen.graphics)
         elif isinstance(event, Usage) and here:
             screen.status.usage = event
         elif isinstance(event, Finished | Failed):
@@ -97,7 +105,7 @@ class Replies:
                 await live.view.end(live.text, event)
                 screen.transcript.refresh_bindings()  # more can be done with it now
             screen.status.state = "replying elsewhere" if self.live else "ready"
-            if isinstance(event, Finished) and event.model and here:
+            if isinstance(event, Finished) and event.model and here and not live.drawn:
                 screen.status.model = event.model
             await screen.refresh_sidebar()
             screen.opening.follow_summary()

@@ -127,7 +127,8 @@ class Transcript(VerticalScroll, can_focus=True):
 
     def _same(self, message: Message) -> MessageView | None:
         view = self.view(message.id)
-        return view if view is not None and view.message.text == message.text else None
+        same = view is not None and (view.message.text, view.message.attached) == (message.text, message.attached)
+        return view if same else None
 
     async def add(self, view: Widget) -> None:
         """Append something at the end, and let go of what has scrolled far away."""

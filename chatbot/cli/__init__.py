@@ -109,8 +109,6 @@ def _run(arguments: argparse.Namespace) -> int:
         return run(arguments)
     if not sys.stdin.isatty():
         return _command(["ask"])
-    if not (sys.stdout.isatty() and sys.stderr.isatty()):
-        raise UserError('The chat needs a terminal to show itself on; `chatbot ask "…"` prints one reply.')
     from chatbot.frontends import DEFAULT, front_ends
 
     if DEFAULT not in front_ends():

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 
 from chatbot import __version__
 from chatbot.errors import UserError
+from chatbot.terminal import graphics
 from storage.errors import StorageError
 
 if TYPE_CHECKING:
     from chatbot.settings import Settings
 
 HELP = "say what is installed, what is missing, and what to do about it"
-
-_PICTURE_TERMINALS = ("kitty", "ghostty", "wezterm", "iterm", "konsole", "foot", "contour", "mlterm")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,8 +111,10 @@ def _terminal() -> tuple[bool, str, str]:
     size = f"{name}, {columns}x{lines}"
     if not sys.stdout.isatty():
         return True, "terminal", "none: the output goes elsewhere"
-    if any(known in f"{name} {os.environ.get('TERM', '')}".lower() for known in _PICTURE_TERMINALS) or _has_sixel():
+    if graphics(os.environ) != "cells":
         return True, "terminal", f"{size}; shows pictures"
+    if _has_sixel():
+        return True, "terminal", f"{size}; shows pictures where CHATBOT_GRAPHICS=sixel is set"
     if os.environ.get("COLORTERM") in ("truecolor", "24bit"):
         return True, "terminal", f"{size}; shows pictures as coloured half blocks"
     return True, "terminal", f"{size}; few colours: pictures would be coarse (COLORTERM=truecolor where it has more)"

@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from chatbot.child import Child
-from chatbot.engines.base import Picture
+from chatbot.engines.base import MOST_PICTURES, Picture
 from chatbot.errors import ModelError
-
-MOST = 64
-"""Pictures of one request."""
 
 
 class AigcGenerator:
@@ -60,8 +57,8 @@ class AigcGenerator:
     async def imagine(
         self, prompt: str, *, count: int = 1, seed: int | None = None, style: str = ""
     ) -> AsyncGenerator[Picture | str, None]:
-        if not 1 <= count <= MOST:
-            raise ModelError(f"One to {MOST} pictures can be made at once.")
+        if not 1 <= count <= MOST_PICTURES:
+            raise ModelError(f"One to {MOST_PICTURES} pictures can be made at once.")
         number = next(self._numbers)
         answers = self._waiting[number] = asyncio.Queue()
         ended = False

@@ -81,6 +81,10 @@ class Responder(Protocol):
         ...
 
 
+MOST_PICTURES = 64
+"""That may be asked for at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A picture that was made: PNG, with prompt, seed, style and version in its text chunks."""
@@ -116,7 +120,7 @@ class ImageGenerator(Protocol):
         Picture n has the seed `seed` + n; None draws one. Closing the iterator stops after the picture in work.
 
         Raises:
-            ModelError: the style is unknown, or the engine failed.
+            ModelError: the style is unknown, there are none or more than 64 to be made, or the engine failed.
         """
         ...
 

@@ -1,13 +1,17 @@
-"""A scripted stand-in for a model: no weights, the same behaviour each time."""
+"""Scripted stand-ins for the models: no weights, the same behaviour each time."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
+import secrets
+import struct
 import time
+import zlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
+from chatbot.engines.base import MOST_PICTURES, ChatMessage, Completion, GenerationOptions, Picture
 from chatbot.errors import ModelError
 
 Script = Callable[[Sequence[ChatMessage]], str]
@@ -85,3 +89,55 @@ class ScriptedResponder:
 
     async def close(self) -> None:
         return None
+
+
+class ScriptedGenerator:
+    """Makes a small picture of one colour, which the prompt, the seed and the style decide.
+
+    Args:
+        delay: seconds before each picture.
+        unknown: what it gives a notice about, where the prompt is that.
+    """
+
+    styles: Sequence[str] = ("flat", "round")
+
+    def __init__(self, *, name: str = "fake-pictures@1", delay: float = 0.0, unknown: str = "blorg") -> None:
+        self.name = name
+        self._delay = delay
+        self._unknown = unknown
+
+    @property
+    def alive(self) -> bool:
+        return True
+
+    async def imagine(
+        self, prompt: str, *, count: int = 1, seed: int | None = None, style: str = ""
+    ) -> AsyncGenerator[Picture | str, None]:
+        if not 1 <= count <= MOST_PICTURES:
+            raise ModelError(f"One to {MOST_PICTURES} pictures can be made at once.")
+        if style not in ("", *self.styles):
+            raise ModelError(f"{self.name} does not know the style '{style}'; it knows {', '.join(self.styles)}.")
+        if prompt == self._unknown:
+            yield f"{self.name} may not know what this is."
+        first = secrets.randbelow(2**31) if seed is None else seed
+        for number in range(first, first + count):
+            await asyncio.sleep(self._delay)
+            drawn = style or self.styles[number % 2]
+            colour = hashlib.sha256(f"{prompt}|{number}|{drawn}".encode()).digest()[:3]
+            yield Picture(_png(colour), number, drawn)
+
+    async def close(self) -> None:
+        return None
+
+
+def _png(colour: bytes) -> bytes:
+    """8x8 pixels, RGBA."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = b"\0" + (colour + b"\xff") * 8
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 6, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 8)) + chunk(b"IEND", b"")
+    )

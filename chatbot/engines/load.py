@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from chatbot.engines.base import Responder
+from chatbot.engines.base import ImageGenerator, Responder
+from chatbot.engines.load_pictures import Pictures
+from chatbot.engines.trial import try_out
 from chatbot.errors import ModelError
 from chatbot.events import Progress
 from chatbot.registry import Registry
@@ -30,7 +32,9 @@ class _Loaded:
 class Models:
     """The one place that loads models.
 
-    A conversation may have a model of its own. Beyond `settings.loaded_models`, the one that was idle for longest
+    What is in use is looked up at each turn: a version that was promoted meanwhile, by whatever process, answers the
+    next one, once it has shown that it can speak; one that cannot is marked as failed and rolled back from. A
+    conversation may have a model of its own. Beyond `settings.loaded_models`, the one that was idle for longest
     gives its memory back, once another has been loaded in its place: a failed load takes nothing away.
 
     Args:
@@ -46,6 +50,7 @@ class Models:
         self._loaded: dict[str, _Loaded] = {}
         self._versions: dict[str, Version] = {}
         self._listeners: list[Notify] = []
+        self._pictures = Pictures(registry, settings)
 
     async def name(self, wanted: str = "") -> str:
         """`name@version` of what answers, loaded or not. `wanted`: NAME[@VERSION], or empty for the one in use."""
@@ -65,35 +70,63 @@ class Models:
     @asynccontextmanager
     async def responder(self, notify: Notify, wanted: str = "") -> AsyncIterator[Responder]:
         """The same, kept loaded for as long as it is used here."""
-        version = await self._version(wanted)
+        loaded = await self._one(notify, wanted)
+        try:
+            loaded.used = time.monotonic()
+            await self._make_room()
+            yield loaded.task.result()
+        finally:
+            loaded.users -= 1
+            loaded.used = time.monotonic()
+
+    async def _one(self, notify: Notify, wanted: str) -> _Loaded:
+        """The model that answers, loaded, with one user more."""
+        while True:
+            version = await self._version(wanted)
+            try:
+                return await self._wait_for(version, notify, wanted)
+            except ModelError as error:
+                if wanted or self._settings.model:
+                    raise
+                failed = await self._registry.fail(version)
+                before = await self._registry.current("gpt")
+                if not failed and before.ref == version.ref:  # else someone else has rolled back meanwhile
+                    raise
+                notify(Progress(f"{error} It is rolled back; {before.ref} answers."))
+
+    async def _wait_for(self, version: Version, notify: Notify, wanted: str) -> _Loaded:
         loaded = self._loaded.get(version.ref)
         if loaded is not None and loaded.task.done() and not loaded.task.result().alive:
             await self._loaded.pop(version.ref).task.result().close()
             loaded = None
         if loaded is None:
-            loaded = self._loaded[version.ref] = _Loaded(asyncio.create_task(self._load(version)))
+            loaded = self._loaded[version.ref] = _Loaded(asyncio.create_task(self._load_and_try(version)))
         loaded.users += 1
         self._listeners.append(notify)
         try:
-            try:
-                responder = await asyncio.shield(loaded.task)
-            except BaseException:
-                task = loaded.task
-                if task.done() and (task.cancelled() or task.exception()) and self._loaded.get(version.ref) is loaded:
-                    del self._loaded[version.ref]
-                    self._versions.pop(wanted, None)
-                raise
-            finally:
-                self._listeners.remove(notify)
-            loaded.used = time.monotonic()
-            await self._make_room()
-            yield responder
-        finally:
+            await asyncio.shield(loaded.task)
+        except BaseException:
             loaded.users -= 1
-            loaded.used = time.monotonic()
+            task = loaded.task
+            if task.done() and (task.cancelled() or task.exception()) and self._loaded.get(version.ref) is loaded:
+                del self._loaded[version.ref]
+                self._versions.pop(wanted or self._settings.model, None)
+            raise
+        finally:
+            self._listeners.remove(notify)
+        return loaded
+
+    def generator(self, notify: Notify) -> AbstractAsyncContextManager[ImageGenerator]:
+        """The picture model in use, loaded for as long as it is used here; `notify` hears of what takes long.
+
+        Raises:
+            ModelError: it cannot be fetched or does not load.
+        """
+        return self._pictures.generator(notify)
 
     async def close(self) -> None:
         """Stop loading, and give the memory back."""
+        await self._pictures.close()
         everything, self._loaded = list(self._loaded.values()), {}
         for loaded in everything:
             loaded.task.cancel()
@@ -102,10 +135,12 @@ class Models:
                 await (await loaded.task).close()
 
     async def _version(self, wanted: str) -> Version:
-        if wanted not in self._versions:
-            named = wanted or self._settings.model
-            self._versions[wanted] = await (self._registry.find(named) if named else self._registry.current("gpt"))
-        return self._versions[wanted]
+        named = wanted or self._settings.model
+        if not named:
+            return await self._registry.current("gpt")
+        if named not in self._versions:
+            self._versions[named] = await self._registry.find(named)
+        return self._versions[named]
 
     async def _make_room(self) -> None:
         idle = sorted(
@@ -117,6 +152,17 @@ class Models:
     def _tell(self, text: str, fraction: float | None = None) -> None:
         for notify in self._listeners:
             notify(Progress(text, fraction))
+
+    async def _load_and_try(self, version: Version) -> Responder:
+        responder = await self._load(version)
+        if await self._registry.is_promoted(version):
+            self._tell(f"Trying {version.ref}")
+            try:
+                await try_out(responder)
+            except BaseException:
+                await responder.close()
+                raise
+        return responder
 
     async def _load(self, version: Version) -> Responder:
         settings = self._settings

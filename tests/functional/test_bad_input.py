@@ -216,3 +216,11 @@ def test_a_pipe_is_no_model(chatbot: Chatbot, tmp_path: Path) -> None:
     done = chatbot("ask", "--model", str(tmp_path / "pipe.gguf"), "hi", timeout=20)
     assert done.returncode == 2
     assert "is no file" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("chat",), ("chat", "--model", "fake")])
+def test_a_chat_without_a_terminal_says_so_and_ends(chatbot: Chatbot, arguments: tuple[str, ...]) -> None:
+    done = chatbot(*arguments, timeout=30)
+    assert done.returncode == 2
+    assert done.stderr.startswith("chatbot: The chat needs a terminal")
+    assert done.stdout == ""

@@ -14,8 +14,8 @@ from textual.pilot import Pilot
 from textual.widgets import Markdown, Static
 
 from chatbot.chat import ChatService
-from chatbot.engines.base import ChatMessage, Responder
-from chatbot.engines.fake import Script, ScriptedResponder, echo
+from chatbot.engines.base import ChatMessage, ImageGenerator, Responder
+from chatbot.engines.fake import Script, ScriptedGenerator, ScriptedResponder, echo
 from chatbot.engines.load import Models, Notify
 from chatbot.errors import ModelError
 from chatbot.settings import Settings
@@ -55,6 +55,12 @@ class Scripted(Models):
         if self.failure:
             raise ModelError(self.failure)
         yield ScriptedResponder(self.script, delay=0.01, context_length=self.context_length)
+
+    @asynccontextmanager
+    async def generator(self, notify: Notify) -> AsyncIterator[ImageGenerator]:
+        if self.failure:
+            raise ModelError(self.failure)
+        yield ScriptedGenerator(delay=0.05)
 
     async def close(self) -> None:
         return None
