@@ -13,10 +13,10 @@ from typing import Literal, Protocol
 
 from chatbot.commands import COMMANDS, Command
 from chatbot.errors import MessageError
-from chatbot.router import ToCommand, route
+from chatbot.router import Route, ToCommand, ToPictures, route
 
-Act = Literal["retry", "previous", "next", "good", "bad", "show"]
-"""What a button under a reply does."""
+Act = Literal["retry", "redraw", "previous", "next", "good", "bad", "show"]
+"""What a button under a reply does; `redraw` asks for another where that is a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +137,21 @@ class Cost:
 
 def command_of(text: str) -> Command | None:
     """The command that a text gives, if it does."""
+    routed = _routed(text)
+    return routed.command if isinstance(routed, ToCommand) else None
+
+
+def asks_for_picture(text: str) -> bool:
+    """Whether what answers a text is a picture."""
+    routed = _routed(text)
+    return isinstance(routed, ToPictures) or (isinstance(routed, ToCommand) and routed.command.name == "imagine")
+
+
+def _routed(text: str) -> Route | None:
     try:
-        routed = route(text)
+        return route(text)
     except MessageError:
         return None
-    return routed.command if isinstance(routed, ToCommand) else None
 
 
 def is_urgent(text: str) -> bool:

@@ -67,7 +67,7 @@ class Talk:
             return Cost()
         if (await service.conversations.get(here)).person_id != incoming.owner:
             raise NotFoundError(f"There is no reply '{reply_id}' here.")
-        if act == "retry":
+        if act in ("retry", "redraw"):
             return await self._hear(service.regenerate(here, reply_id), incoming, room)
         if act in ("good", "bad"):
             value: Value = 1 if act == "good" else -1
@@ -182,13 +182,18 @@ class Talk:
 
     async def _reply(self, reply_id: str) -> Reply:
         message = await self.service.conversations.message(reply_id)
+        return Reply(message.id, message.text, message.position, message.siblings, await self._pictures(message))
+
+    async def _pictures(self, message: Message) -> tuple[Picture, ...]:
+        if not message.attached:
+            return ()
         files = self.service.store.attachments
-        pictures = tuple(
+        found = await files.of_messages([message.id])
+        return tuple(
             Picture(files.path(file.id), str(file.details.get("prompt", "")))
-            for file in await files.of_messages([reply_id])
+            for file in found
             if file.media_type == "image/png"
         )
-        return Reply(message.id, message.text, message.position, message.siblings, pictures)
 
     async def _changed_to(self, conversation: str | None) -> Told | Reply:
         """What a command without words of its own has led to."""

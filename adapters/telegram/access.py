@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from datetime import UTC, date, datetime
 
-from adapters.base import Cost, command_of
+from adapters.base import Cost, asks_for_picture, command_of
 from adapters.telegram.updates import Update
 from chatbot.settings import Settings
 from storage.access import Access, Rule, Used
@@ -77,7 +77,7 @@ class Doorkeeper:
             return USED_UP.format(limits.messages, "messages")
         if 0 < limits.tokens <= used.tokens:
             return USED_UP.format(limits.tokens, "tokens")
-        if 0 < limits.pictures <= used.pictures and asks_for_picture(update):
+        if 0 < limits.pictures <= used.pictures and _draws(update):
             return USED_UP.format(limits.pictures, "pictures")
         return None
 
@@ -102,11 +102,10 @@ def today() -> date:
 
 def _generates(update: Update) -> bool:
     if update.act == "pressed":
-        return update.text.startswith("retry:")
+        return update.text.startswith(("retry:", "redraw:"))
     command = command_of(update.text)
     return command.name in GENERATING if command else update.act != "unreadable" and not update.text.startswith("/")
 
 
-def asks_for_picture(update: Update) -> bool:
-    command = command_of(update.text)
-    return command is not None and command.name == "imagine"
+def _draws(update: Update) -> bool:
+    return update.text.startswith("redraw:") if update.act == "pressed" else asks_for_picture(update.text)

@@ -16,7 +16,8 @@ AGREE = "agree"
 def under(reply: Reply, language: str) -> InlineKeyboardMarkup:
     """What can be done with a reply."""
     again = in_language(language, "Another picture") if reply.pictures else ""
-    first = [InlineKeyboardButton(f"🔄 {again}".rstrip(), callback_data=f"retry:{reply.id}")]
+    act: Act = "redraw" if reply.pictures else "retry"
+    first = [InlineKeyboardButton(f"🔄 {again}".rstrip(), callback_data=f"{act}:{reply.id}")]
     if reply.siblings > 1:
         first += [
             InlineKeyboardButton("‹", callback_data=f"previous:{reply.id}"),

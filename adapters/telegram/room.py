@@ -65,6 +65,7 @@ class TelegramRoom:
         self._ended = asyncio.Event()
         self._streaming: asyncio.Task[None] | None = None
         self._action = ChatAction.TYPING
+        self._acts_otherwise = asyncio.Event()
         self._acting = asyncio.create_task(self._act())
         self._unsure = ""
         self._callback = ""
@@ -92,7 +93,7 @@ class TelegramRoom:
 
     def busy(self, what: str) -> None:
         if what.startswith("Drawing"):
-            self._action = ChatAction.UPLOAD_PHOTO
+            self._act_as(ChatAction.UPLOAD_PHOTO)
 
     def show(self, text: str) -> None:
         self._text = text
@@ -109,6 +110,7 @@ class TelegramRoom:
             keyboard = buttons.sure(segment.command, self._language)
             await self._words([Piece(self._translated(segment.text))], keyboard)
         elif isinstance(segment, File):
+            self._act_as(ChatAction.UPLOAD_DOCUMENT)
             await self._out_once(partial(self._sender.document, self._chat, segment.name, segment.text.encode()))
         elif self._callback:
             await self._sender.answer(self._callback, self._told(segment))
@@ -124,7 +126,7 @@ class TelegramRoom:
         if reply.pictures:
             self._shown = None  # they come first
         for picture in reply.pictures:
-            self._action = ChatAction.UPLOAD_PHOTO
+            self._act_as(ChatAction.UPLOAD_PHOTO)
             await self._out_once(partial(self._picture, picture))
         self._entry.reply_id = reply.id
         await self._words(render.pieces(reply.text), buttons.under(reply, self._language))
@@ -184,10 +186,16 @@ class TelegramRoom:
     def _translated(self, text: str) -> str:
         return in_language(self._language, text)
 
+    def _act_as(self, action: ChatAction) -> None:
+        if action != self._action:
+            self._action = action
+            self._acts_otherwise.set()
+
     async def _act(self) -> None:
         while True:
+            self._acts_otherwise.clear()
             await self._sender.action(self._chat, self._action)
-            await asyncio.sleep(ACTION_EVERY_S)
+            await _within(self._acts_otherwise.wait(), ACTION_EVERY_S)
 
     async def _stream(self) -> None:
         every = DRAFT_EVERY_S if self._chat.private else EDIT_EVERY_S

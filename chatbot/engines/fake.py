@@ -92,7 +92,8 @@ class ScriptedResponder:
 
 
 class ScriptedGenerator:
-    """Makes a small picture of one colour, which the prompt, the seed and the style decide.
+    """Makes a small picture of one colour, which the prompt, the seed and the style decide; `round` ones have
+    transparent corners.
 
     Args:
         delay: seconds before each picture.
@@ -124,20 +125,24 @@ class ScriptedGenerator:
             await asyncio.sleep(self._delay)
             drawn = style or self.styles[number % 2]
             colour = hashlib.sha256(f"{prompt}|{number}|{drawn}".encode()).digest()[:3]
-            yield Picture(_png(colour), number, drawn)
+            yield Picture(_png(colour, drawn == "round"), number, drawn)
 
     async def close(self) -> None:
         return None
 
 
-def _png(colour: bytes) -> bytes:
+def _png(colour: bytes, rounded: bool) -> bytes:
     """8x8 pixels, RGBA."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    row = b"\0" + (colour + b"\xff") * 8
+    pixel, corner = colour + b"\xff", colour + (b"\0" if rounded else b"\xff")
+    edge, row = b"\0" + corner + pixel * 6 + corner, b"\0" + pixel * 8
     header = struct.pack(">IIBBBBB", 8, 8, 8, 6, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 8)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(edge + row * 6 + edge))
+        + chunk(b"IEND", b"")
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -244,7 +245,7 @@ class Server:
         if not _is_file(value):
             raise Refused(f"Bad Request: there is no {kind} in the request")
         data: bytes = value["bytes"]
-        content: dict[str, Any] = {kind: {"name": value["name"], "size": len(data)}}
+        content: dict[str, Any] = {kind: {"name": value["name"], "digest": hashlib.sha256(data).hexdigest()}}
         if kind == "sticker":
             content[kind]["pixels"] = sticker_size(data)
         sent = self._sent(parameters, **content)

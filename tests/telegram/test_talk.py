@@ -243,3 +243,19 @@ def test_long_replies_come_in_pieces_with_buttons_under_the_last(telegram: Teleg
     assert not any("reply_markup" in piece for piece in pieces[:-1])
     joined = " ".join(piece["text"] for piece in pieces)
     assert joined.split() == f"You said: 😀 count to 1900 {' '.join(map(str, range(1, 1901)))}".split()
+
+
+def test_pictures_come_as_photo_or_transparent_sticker_and_again_with_another_seed(talking: Telegram) -> None:
+    talking.say("draw me a red fox")
+    talking.told("Here is a picture: a red fox.")
+    talking.say("/imagine --style round a blue whale", BOB)
+    line = talking.told("Here is a picture: a blue whale.", BOB)
+    [sticker] = [one for one in talking.sent(BOB) if "sticker" in one]
+    assert sticker["sticker"]["pixels"] == [512, 512, True]
+    talking.press(line, "Another picture", BOB)
+    talking.wait(lambda: any("2/2" in str(one) for one in talking.sent(BOB)))
+    first, second = [one["sticker"]["digest"] for one in talking.sent(BOB) if "sticker" in one]
+    assert first != second
+    talking.say("/imagine --style flat a tree", BOB)
+    talking.wait(lambda: any("photo" in one for one in talking.sent(BOB)))
+    assert "upload_photo" in {call["action"] for call in talking.calls("sendChatAction")}

@@ -128,7 +128,7 @@ class Telegram:
 
 def is_whole(message: dict[str, Any]) -> bool:
     """Whether it is a reply, and its end: buttons stand under that alone."""
-    return "reply_markup" in message and "retry:" in json.dumps(message["reply_markup"])
+    return "reply_markup" in message and "good:" in json.dumps(message["reply_markup"])
 
 
 @dataclass
