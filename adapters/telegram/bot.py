@@ -45,7 +45,7 @@ GRACE_S = 10.0
 
 LOOK_EVERY_S = 1.0
 BEAT_EVERY_S = 4.0
-TIMEOUT_S = 15.0
+TIMEOUT_S = 10.0
 TELEGRAM = "https://api.telegram.org"
 
 _TOKEN = re.compile(r"(\d{1,20}):[\w-]{10,}")

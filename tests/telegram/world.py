@@ -236,5 +236,6 @@ class Bot:
 
     def logged(self, what: str = "") -> list[dict[str, Any]]:
         """Lines of its log; those of `what` alone."""
-        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
+        written = self.log.read_text() if self.log.exists() else ""
+        lines = [line for line in written.splitlines() if line.startswith("{") and line.endswith("}")]
         return [line for line in map(json.loads, lines) if what in ("", line["what"])]
