@@ -23,7 +23,7 @@ from storage.errors import StorageError
 HELD_S = 25
 """How long a server with nothing to tell keeps us waiting."""
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 15.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 4.0
 REFUSED = "Telegram refuses the token; take the one that BotFather shows, in CHATBOT_TELEGRAM_TOKEN or the TOML file."
 
 

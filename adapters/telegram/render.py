@@ -49,21 +49,21 @@ def plain(text: str, limit: int = LIMIT) -> list[Piece]:
 
 
 def _end(text: str, found: Sequence[Found], start: int, limit: int) -> int:
-    """Where a message that begins at `start` ends: as late as it can, rather than within a code block before that,
-    after a paragraph, after a line, after a word."""
+    """Where a message that begins at `start` ends: as late as it can; rather than within a code block, before that;
+    else after a paragraph, a line, a word."""
     end = _within(text, start, limit)
     if end == len(text):
         return end
     half = start + (end - start) // 2
     at = utf16_len(text[:end])
     for block in found:
-        if block.type == "pre" and block.offset < at < block.offset + block.length:
+        if block.type == "pre" and block.offset < at < block.offset + block.length <= block.offset + limit:
             before = _index(text, block.offset)
-            if before > half:
+            if before > start:
                 return before
     for mark in ("\n\n", "\n", " "):
-        if (found_at := text.rfind(mark, half, end)) >= 0:
-            return found_at + len(mark)
+        if (found_at := text.rfind(mark, half, end + len(mark))) >= 0:
+            return min(found_at + len(mark), end)
     return end
 
 

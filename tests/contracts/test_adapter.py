@@ -139,16 +139,19 @@ def test_another_process_goes_on_with_the_same_conversation(driver: Driver) -> N
 
 
 def test_stop_passes_what_waits_and_keeps_what_came(driver: Driver) -> None:
-    driver.say("count to 1500 every 0.02 s")
+    driver.say("count to 1000 every 0.02 s")
+    driver.say("/new")  # or the model would be given both, and count after all
     driver.say("next")
-    while True:
+    heard: list[str] = []
+    while "Stopped." not in heard:
         driver.say("/stop")
-        if driver.hear() == "Stopped.":
-            break
-    heard = [driver.hear(), driver.hear()]
-    assert heard[0].startswith("You said: count to 1500")
-    assert not heard[0].endswith("1500")
-    assert heard[1] == "You said: next"
+        heard.append(driver.hear())
+    while "You said: next" not in heard:
+        heard.append(driver.hear())
+    told = {"Stopped.", "No reply is coming.", "Your next message begins a new conversation.", "You said: next"}
+    [counted] = [line for line in heard if line not in told]
+    assert "You said: count to 1000".startswith(counted) or counted.startswith("You said: count to 1000")
+    assert not counted.endswith("1000")
 
 
 def test_what_destroys_asks_first(driver: Driver) -> None:

@@ -56,17 +56,17 @@ def test_what_buttons_send_back_fits() -> None:
     check_buttons(markup.to_dict())
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=6),
-    max_leaves=25,
-)
 KEYS = st.sampled_from(
     [
         "update_id", "message", "edited_message", "callback_query", "chat", "from", "id", "type", "text", "data",
         "message_id", "document", "file_id", "caption", "reply_to_message", "language_code", "is_topic_message",
     ]
 )  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=6),
+    max_leaves=25,
+)
 
 
 @given(JSON)
