@@ -102,12 +102,12 @@ class Telegram:
         found = self.look()["calls"]
         return [one for one in found if one["method"] == method and chat in (None, one.get("chat_id"))]
 
-    def wait(self, found: Callable[[], T], seconds: float = PATIENCE_S) -> T:
+    def wait(self, found: Callable[[], T], seconds: float = PATIENCE_S, every: float = 0.02) -> T:
         """What is found, as soon as it is true."""
         end = time.monotonic() + seconds
         while not (value := found()):
             assert time.monotonic() < end, f"never: {self.look()}"
-            time.sleep(0.02)
+            time.sleep(every)
         return value
 
     def reply(self, to: str, chat: int = ADA, seconds: float = PATIENCE_S) -> dict[str, Any]:
