@@ -11,7 +11,7 @@ from itertools import groupby
 
 import pytest
 
-from tests.telegram.world import ADA, BOB, GROUP, Bot, Nursery, Telegram, is_whole
+from tests.telegram.world import ADA, BOB, GROUP, Bot, Nursery, Telegram, is_whole, person
 
 UNSURE = "My answer may not have reached you"
 
@@ -99,21 +99,17 @@ def test_updates_that_come_twice_and_in_disorder_are_answered_once_and_in_order(
 
 def test_what_was_answered_and_is_sent_once_more_is_not_answered_again(telegram: Telegram, bot: Bot) -> None:
     bot.start()
-    telegram.say("once only")
+    message = {"from": person(ADA), "text": "once only"}
+    update = telegram.control("say", chat=ADA, message=message)["update"]
     telegram.reply("once only")
     telegram.wait(lambda: bot.logged("done"))
     bot.kill()
-    before = [{"update_id": 100, "message": telegram_message("once only")}]
-    telegram.control("push", updates=before)
+    there = {"message_id": 1, "date": 0, "chat": {"id": ADA, "type": "private"}}
+    telegram.control("push", updates=[{"update_id": update, "message": message | there}])
     bot.start()
     telegram.say("later")
     telegram.reply("later")
-    assert wholes(telegram) == ["You said: once only", "You said: later"]
-
-
-def telegram_message(text: str) -> dict[str, object]:
-    who = {"id": ADA, "is_bot": False, "first_name": "Ada"}
-    return {"message_id": 1, "date": 0, "chat": {"id": ADA, "type": "private"}, "from": who, "text": text}
+    assert telegram.texts() == ["You said: once only", "You said: later"]
 
 
 @pytest.mark.parametrize("fault", ["409", "500", "502", "reset_before", "429"])
