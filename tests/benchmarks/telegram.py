@@ -141,7 +141,7 @@ def flooding() -> list[str]:
             telegram.control("push", updates=[message(9, f"flood {number}", number) for number in range(1_000)])
         for turn in range(5):
             pushed = telegram.control(
-                "push", updates=[message(base + n, f"turn {turn}: count to 5 every 0.1 s") for n in range(40)]
+                "push", updates=[message(base + n, f"turn {turn}: count to 5 every 0.1 s", turn) for n in range(40)]
             )
 
             def all_are_out(turn: int = turn) -> bool:
@@ -229,7 +229,7 @@ def fuzz(count: int = 10_000) -> list[str]:
 
     def update() -> dict[str, Any]:
         chat = 50_000 + chance.randrange(300)
-        made = message(chat, "hello")
+        made = message(chat, "hello", chance.randrange(10**6))
         if chance.random() < 0.3:
             made = {"callback_query": {"id": "1", "from": person(chat), "data": "x:y", **made}}
         if chance.random() < 0.1:

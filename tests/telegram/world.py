@@ -106,7 +106,7 @@ class Telegram:
         """What is found, as soon as it is true."""
         end = time.monotonic() + seconds
         while not (value := found()):
-            assert time.monotonic() < end, f"never: {self.look()}"
+            assert time.monotonic() < end, f"never; the last that was sent: {self.sent(None)[-5:]}"
             time.sleep(every)
         return value
 
