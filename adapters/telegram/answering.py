@@ -123,14 +123,14 @@ class Answering:
         await self._door.count(update, await self._talk.answer(incoming, room))
 
     async def _press(self, entry: Entry, update: Update, room: TelegramRoom) -> None:
-        if command := buttons.agreed(update.text):
-            await self._sender.answer(update.callback)
-            room.replace(update.message)
-            await self._talk.answer(await self._incoming(entry, update, text=command, agreed=True), room)
-            return
         pressed = buttons.pressed(update.text)
         if pressed is None:
             await self._sender.answer(update.callback)
+            text = buttons.agreed(update.text)
+            command = command_of(text)
+            if command is not None and command.destroys:  # a client may send back what no button said
+                room.replace(update.message)
+                await self._talk.answer(await self._incoming(entry, update, text=text, agreed=True), room)
             return
         act, reply_id = pressed
         if act in ("good", "bad"):
@@ -187,8 +187,8 @@ class Answering:
     async def _may_choose(self, update: Update) -> bool:
         """Whether someone may let the model of a command answer: what would be fetched, or read from any place on
         this machine, is for admins."""
-        wanted = update.text.partition(" ")[2].strip()
-        if not wanted or wanted == "default" or self._door.is_admin(update.sender):
+        wanted = " ".join(update.text.split()[1:])
+        if wanted in ("", "default") or self._door.is_admin(update.sender):
             return True
         listed = await self._talk.service.store.registry.list("gpt")
         return any(wanted in (one.version.name, one.version.ref) for one in listed)

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import ask, decode, engines, first_screen, generate, repeating
+from tests.benchmarks import ask, decode, engines, first_screen, generate, repeating, telegram
 from tests.benchmarks.table import render
 
 
@@ -23,7 +23,7 @@ def main() -> None:
             *first_screen.measure(folder),
         ]
         compared = engines.measure()
-    print(render(rows), compared, sep="\n\n")
+    print(render(rows), compared, telegram.measure(), sep="\n\n")
 
 
 main()

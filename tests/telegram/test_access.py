@@ -122,13 +122,19 @@ def test_forgetting_oneself_is_no_way_round_a_quota(telegram: Telegram, bot: Bot
 
 def test_models_are_fetched_and_files_read_for_admins_only(telegram: Telegram, bot: Bot) -> None:
     bot.start()
-    for sender, wanted in enumerate(("/etc/passwd", "owner/repository", "m@http://localhost:1/v1"), 3000):
-        telegram.say(f"/model {wanted}", sender)
+    for sender, wanted in enumerate(
+        (" /etc/passwd", " owner/repository", "\nowner/repository", " m@http://localhost:1/v1"), 3000
+    ):
+        telegram.say(f"/model{wanted}", sender)
         telegram.told("That model is not known here", sender)
     telegram.say("/model /nowhere/at/all.gguf", ADMIN)
     telegram.told("Something went wrong here", ADMIN)
     telegram.say("/model default")
-    telegram.told("answers here from now on")
+    told = telegram.told("answers here from now on")
+    telegram.press_data(told, "agree:/model owner/repository")
+    telegram.wait(lambda: telegram.calls("answerCallbackQuery"))
+    telegram.say("/model")
+    telegram.wait(lambda: sum("fake@1 answers here" in text for text in telegram.texts()) == 2)
 
 
 def test_errors_shown_to_people_carry_no_internals(telegram: Telegram, bot: Bot, home: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -25,10 +24,9 @@ def inbox(database: Database) -> Inbox:
 
 
 @pytest.fixture
-def as_another(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def as_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process, that has died since."""
     monkeypatch.setattr(module, "this_process", lambda: "elsewhere|1|1.0")
-    yield
 
 
 def arrival(number: int, lane: str = "a", **more: bool) -> Arrival:
