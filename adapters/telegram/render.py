@@ -27,22 +27,19 @@ class Piece:
 
 def pieces(markdown: str, limit: int = LIMIT) -> list[Piece]:
     """The messages that a reply takes; at least one."""
-    text, found = convert(markdown)
-    made, start = [], 0
-    while start < len(text):
-        end = _end(text, found, start, limit)
-        if piece := _piece(text, found, start, end):
-            made.append(piece)
-        start = end
-    return made or [Piece("…")]
+    return _cut(*convert(markdown), limit)
 
 
 def plain(text: str, limit: int = LIMIT) -> list[Piece]:
     """The messages that take a text as it is."""
+    return _cut(text, [], limit)
+
+
+def _cut(text: str, found: Sequence[Found], limit: int) -> list[Piece]:
     made, start = [], 0
     while start < len(text):
-        end = _end(text, [], start, limit)
-        if piece := _piece(text, [], start, end):
+        end = _end(text, found, start, limit)
+        if piece := _piece(text, found, start, end):
             made.append(piece)
         start = end
     return made or [Piece("…")]

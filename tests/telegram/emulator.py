@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
-import signal
 import sys
 import threading
 import time
@@ -22,22 +20,11 @@ from typing import Any
 from aiohttp import web
 
 from tests.telegram.rules import Refused, check_buttons, check_entities, check_text, sticker_size
+from tests.telegram.trouble import AFTER, BEFORE, Fault, refuse
 
 TOKEN = "4242:emulated-token-that-nobody-may-see"
 BOT = {"id": 4242, "is_bot": True, "first_name": "Bot", "username": "emulated_bot"}
 Params = dict[str, Any]
-
-
-@dataclass
-class Fault:
-    """What goes wrong with the next calls of a method (`*`: of any), in one chat or all; `skip` of them go well."""
-
-    method: str
-    do: str
-    chat: int | None = None
-    skip: int = 0
-    times: int = 1
-    seconds: float = 0.0
 
 
 @dataclass
@@ -133,7 +120,7 @@ class Server:
             told = {name: value for name, value in parameters.items() if not _is_file(value)}
             world.calls.append({"method": method, "at": time.monotonic(), "fault": fault and fault.do, **told})
         if fault is not None and fault.do in BEFORE:
-            return await BEFORE[fault.do](self, request, fault)
+            return await BEFORE[fault.do](self.world.pid, request, fault)
         if request.match_info["token"] != TOKEN:
             return refuse(401, "Unauthorized")
         run = self.methods.get(method.lower())
@@ -146,7 +133,7 @@ class Server:
         except Refused as error:
             return refuse(error.code, str(error))
         if fault is not None:
-            return await AFTER[fault.do](self, request, fault, result)
+            return await AFTER[fault.do](self.world.pid, request, fault, result)
         return web.json_response({"ok": True, "result": result})
 
     async def get_me(self, parameters: Params) -> Any:
@@ -269,7 +256,7 @@ class Server:
         if request.match_info["token"] != TOKEN:
             return refuse(404, "Not Found")
         if fault := self.world.fault("download", None):
-            return await BEFORE[fault.do](self, request, fault)
+            return await BEFORE[fault.do](self.world.pid, request, fault)
         return web.Response(body=self.world.files[request.match_info["path"]])
 
     async def control(self, request: web.Request) -> web.Response:
@@ -331,11 +318,6 @@ class Server:
     def control_given(self) -> Any:
         return self.world.given
 
-    def kill(self) -> None:
-        """Kill the bot, and see it dead."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.world.pid, signal.SIGKILL)
-
 
 def _is_file(value: object) -> bool:
     return isinstance(value, dict) and "bytes" in value
@@ -344,11 +326,6 @@ def _is_file(value: object) -> bool:
 def _id(update: dict[str, Any]) -> int:
     number = update.get("update_id")
     return number if type(number) is int else 0
-
-
-def refuse(code: int, description: str, **parameters: Any) -> web.Response:
-    answer: dict[str, Any] = {"ok": False, "error_code": code, "description": description}
-    return web.json_response(answer | ({"parameters": parameters} if parameters else {}), status=code)
 
 
 async def read_parameters(request: web.Request) -> Params:
@@ -371,71 +348,6 @@ async def read_parameters(request: web.Request) -> Params:
             with contextlib.suppress(ValueError):
                 found[name] = json.loads(value)
     return found
-
-
-async def _reset(server: Server, request: web.Request, *_: Any) -> web.StreamResponse:
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()
-
-
-async def _hang(server: Server, request: web.Request, fault: Fault, *_: Any) -> web.StreamResponse:
-    await asyncio.sleep(fault.seconds)
-    return await _reset(server, request)
-
-
-async def _kill(server: Server, request: web.Request, *_: Any) -> web.StreamResponse:
-    server.kill()
-    return await _reset(server, request)
-
-
-async def _kill_half(server: Server, request: web.Request, fault: Fault, result: Any) -> web.StreamResponse:
-    """Send half of the answer, and kill whoever reads it."""
-    body = json.dumps({"ok": True, "result": result}).encode()
-    response = web.StreamResponse(headers={"Content-Length": str(len(body)), "Content-Type": "application/json"})
-    await response.prepare(request)
-    await response.write(body[: len(body) // 2])
-    server.kill()
-    return response
-
-
-async def _slow(server: Server, request: web.Request, fault: Fault, result: Any) -> web.StreamResponse:
-    await asyncio.sleep(fault.seconds)
-    return web.json_response({"ok": True, "result": result})
-
-
-async def _shuffled(server: Server, request: web.Request, fault: Fault, result: Any) -> web.StreamResponse:
-    """Updates in another order, and each of them twice."""
-    return web.json_response({"ok": True, "result": [*reversed(result), *result]})
-
-
-async def _status(server: Server, request: web.Request, fault: Fault, *_: Any) -> web.StreamResponse:
-    if fault.do == "429":
-        # Telegram says whole seconds, from one up.
-        return refuse(429, "Too Many Requests: retry later", retry_after=max(1, int(fault.seconds)))
-    if fault.do == "409":
-        return refuse(409, "Conflict: terminated by other getUpdates request")
-    if fault.do == "400":
-        return refuse(400, "Bad Request: that is no good")
-    return web.Response(status=int(fault.do), text="<html>Bad Gateway</html>", content_type="text/html")
-
-
-Before = Callable[[Server, web.Request, Fault], Awaitable[web.StreamResponse]]
-After = Callable[[Server, web.Request, Fault, Any], Awaitable[web.StreamResponse]]
-BEFORE: dict[str, Before] = {
-    "reset_before": _reset,
-    "hang": _hang,
-    "kill_before": _kill,
-    **dict.fromkeys(("429", "502", "500", "409", "400"), _status),
-}
-AFTER: dict[str, After] = {
-    "reset_after": _reset,
-    "hang_after": _hang,
-    "kill_after": _kill,
-    "kill_half": _kill_half,
-    "slow": _slow,
-    "shuffled": _shuffled,
-}
 
 
 async def serve() -> None:
