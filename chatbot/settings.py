@@ -128,6 +128,11 @@ class Settings(BaseSettings):
         """Where models keep what they have read of conversations."""
         return self.home / "prompts"
 
+    @property
+    def learning_folder(self) -> Path:
+        """Where training keeps what it has read of people's conversations, while it lasts."""
+        return self.home / "learning"
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -55,7 +56,11 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
         async def prompts(connection: object, message_ids: object) -> After:
             return partial(asyncio.to_thread, forget_prompts, settings.prompts_folder)
 
+        async def learning(connection: object, message_ids: object) -> After:
+            return partial(asyncio.to_thread, shutil.rmtree, settings.learning_folder, ignore_errors=True)
+
         forgetting.add(prompts)
+        forgetting.add(learning)
         yield Store(
             database,
             conversations,

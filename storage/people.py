@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Row, insert, select, update
 
@@ -18,12 +19,16 @@ LOCAL = "local"
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """`external_id` is what the platform calls the person; `name`, what the person is called."""
+    """`external_id` is what the platform calls the person; `name`, what the person is called.
+
+    `may_learn`: the person allowed that models learn from what is said.
+    """
 
     id: str
     platform: str
     external_id: str
     name: str
+    may_learn: bool = False
 
 
 class People:
@@ -43,7 +48,7 @@ class People:
                 return person
             if name and name != row.name:
                 await connection.execute(update(people).where(*where).values(name=name))
-                return Person(row.id, platform, external_id, name)
+                return Person(row.id, platform, external_id, name, row.may_learn)
             return _person(row)
 
     async def get(self, person_id: str) -> Person:
@@ -69,10 +74,24 @@ class People:
         async with self._database.read() as connection:
             return [_person(row) for row in await connection.execute(query)]
 
+    async def allow_learning(self, person_id: str, allowed: bool) -> None:
+        """Say whether models may learn from what a person says. Raises NotFoundError."""
+        async with self._database.write() as connection:
+            changed = await connection.execute(
+                update(people).where(people.c.id == person_id).values(may_learn=allowed)
+            )
+        if not changed.rowcount:
+            raise NotFoundError(f"Nobody is known under the id '{person_id}'.")
 
-def _person(row: Row[tuple[str, str, str, str]]) -> Person:
-    return Person(row.id, row.platform, row.external_id, row.name)
+    async def who_allow_learning(self) -> set[str]:
+        """Ids of the people who allowed it."""
+        async with self._database.read() as connection:
+            return set((await connection.execute(select(people.c.id).where(people.c.may_learn))).scalars())
 
 
-def _fields(person: Person) -> dict[str, str]:
+def _person(row: Row[Any]) -> Person:
+    return Person(row.id, row.platform, row.external_id, row.name, row.may_learn)
+
+
+def _fields(person: Person) -> dict[str, Any]:
     return {name: getattr(person, name) for name in Person.__dataclass_fields__}

@@ -51,6 +51,7 @@ people = Table(
     Column("platform", String(32), nullable=False),
     Column("external_id", String(128), nullable=False),  # what the platform calls the person
     Column("name", Text, nullable=False),
+    Column("may_learn", Boolean, nullable=False, server_default=false()),  # models, from what this person says
     UniqueConstraint("platform", "external_id"),
 )
 

@@ -14,7 +14,7 @@ from storage.database import Database
 from storage.errors import NotFoundError, StorageError
 from storage.schema import activations, versions
 
-Kind = Literal["gpt", "aigc", "encoder"]
+Kind = Literal["gpt", "aigc", "encoder", "teacher"]
 State = Literal["candidate", "current", "retired", "failed"]
 Action = Literal["use", "promote", "rollback"]
 

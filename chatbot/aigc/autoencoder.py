@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chatbot.aigc import checkpoint, losses, parallel
+from chatbot.aigc import losses
 from chatbot.aigc.dataset import Dataset
 from chatbot.aigc.networks import LATENT_CHANNELS, Autoencoder, Shape
 from chatbot.aigc.options import Options
 from chatbot.aigc.pictures import as_batch, vary
-from chatbot.aigc.randomness import order_of, step_generator
+from chatbot.training import checkpoint, parallel
+from chatbot.training.randomness import order_of, step_generator
 
 NOISE = 0.1
 """Of the latents' deviation: G's latents will not be exact either."""

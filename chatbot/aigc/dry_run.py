@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from chatbot.aigc import captions, dataset
 from chatbot.aigc.autoencoder import AutoencoderStage
 from chatbot.aigc.gan import GanStage
-from chatbot.aigc.networks import LATENT_CHANNELS, parameters
+from chatbot.aigc.networks import LATENT_CHANNELS, Autoencoder, parameters
 from chatbot.aigc.options import Options, network_shape
+from chatbot.aigc.teacher import load as load_teacher
 from chatbot.aigc.text import LENGTH, TextEncoder
 from chatbot.aigc.train import AUTOENCODER_SHARE
 
@@ -31,6 +32,7 @@ def estimate(
     """Lines that say parameters, memory, images a second and time. Raises UserError where the data is unfit."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pictures = len(dataset.scan(Path(options.data)))
+    teacher = load_teacher(options.teacher, options.resolution, tell) if options.teacher else None
     with tempfile.TemporaryDirectory() as name:
         data = dataset.prepare(
             Path(options.data), Path(name), options.resolution, tell, complain, most=max(options.batch, 64)
@@ -44,18 +46,20 @@ def estimate(
             read = replace(read, vectors=vectors)
         elif options.conditioning == "classes":
             length = read.vectors.shape[1]
-        concepts = len({int(concept) for concept in read.concepts})
+        concepts = len({int(read.concepts[n]) for n in data.split("train")})
         shape = network_shape(options, data.pictures.shape[3], max(1, len(data.styles)), length, concepts)
         paces, lines = {}, [f"{pictures} pictures, {options.resolution} px, {device.type}"]
         latents: NDArray[np.float16] | None = None
+        autoencoder: Autoencoder | None = None
         if options.space == "latent":
             first = AutoencoderStage(options, shape, data, device)
             paces["autoencoder"] = _pace(first)
             side = options.resolution // 8
             drawn = np.random.default_rng(0).standard_normal((2, len(data.items), LATENT_CHANNELS, side, side))
             latents = drawn.astype(np.float16)
+            autoencoder = first.net.eval().requires_grad_(False)
             lines.append(f"autoencoder {parameters(first.net) / 1e6:.1f} M parameters")
-        second = GanStage(options, shape, data, read, latents, device)
+        second = GanStage(options, shape, data, read, latents, device, teacher=teacher, autoencoder=autoencoder)
         paces["gan"] = _pace(second)
     counts = ", ".join(f"{name} {parameters(net) / 1e6:.1f}" for name, net in second.nets().items())
     lines.append(f"parameters in millions: {counts}")

@@ -16,15 +16,22 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from PIL import Image
 
 from chatbot.errors import UserError
+from chatbot.settings import cache_folder
+
+Tell = Callable[[str, float | None], None]
 
 SIZE = 64
+
+EDITION = "emoji-1"
+"""Names what is built: a change of packages or of the recipe is another, beside what a cache holds already."""
 
 VENDORS = {
     "noto": ("emoji-datasource-google@16.0.0", "package/img/google/64/"),
@@ -42,13 +49,37 @@ fluent   Fluent Emoji, Copyright Microsoft Corporation, MIT (npm @lobehub/fluent
 Names and keywords: emojibase-data 17.0.0, Copyright Miles Johnson, MIT; from Unicode CLDR.
 """
 
+_PATIENCE = ("--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-factor=3")
+"""Of npm: seconds until it says that there is no network, not minutes."""
+
 _FLAGS = 9
 _COMPONENTS = 2
 _KEPT_FLAGS = ("chequered flag", "triangular flag", "crossed flags", "black flag", "white flag", "rainbow flag",
                "pirate flag")  # fmt: skip
 
 
-def build(out: Path) -> int:
+def kept(tell: Tell) -> Path:
+    """The folder of the pictures in the cache, built the first time: whole or not at all.
+
+    Raises:
+        UserError: as `build`, or the cache cannot be written.
+    """
+    pictures = cache_folder() / "pictures"
+    place = pictures / EDITION
+    try:
+        pictures.mkdir(parents=True, exist_ok=True)
+        with FileLock(pictures / ".lock"):
+            if not place.exists():
+                part = pictures / f"{EDITION}.partial"
+                shutil.rmtree(part, ignore_errors=True)  # what a killed one left
+                build(part, tell)
+                part.rename(place)
+    except OSError as error:
+        raise UserError(f"The pictures cannot be kept in {pictures}: {error.strerror or error}.") from None
+    return place
+
+
+def build(out: Path, tell: Tell = lambda text, fraction: None) -> int:
     """Download, unpack and write everything into `out`; returns how many pictures there are.
 
     Raises:
@@ -57,14 +88,16 @@ def build(out: Path) -> int:
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; name a folder that is new.")
     if shutil.which("npm") is None:
-        raise UserError("npm is needed to download the pictures; install Node.js, or bring pictures of your own.")
+        raise UserError("npm is needed to download the pictures; install Node.js, or bring your own: --data DIR.")
     rows = []
     with tempfile.TemporaryDirectory() as name:
+        tell("Building the pictures of the default model, once: names", 0.0)
         archive = pack(NAMES, Path(name))
         concepts = {key(row["hexcode"]): row for row in names(archive, "en") if _wanted(row)}
         out.mkdir(parents=True, exist_ok=True)
         (out / "chinese.tsv").write_text(_chinese(names(archive, "zh"), concepts), encoding="utf-8")
-        for style, (package, folder) in VENDORS.items():
+        for number, (style, (package, folder)) in enumerate(VENDORS.items()):
+            tell(f"Building the pictures of the default model, once: {style}", (1 + number) / (1 + len(VENDORS)))
             (out / style).mkdir(parents=True, exist_ok=True)
             for path, content in _members(pack(package, Path(name)), folder):
                 concept = concepts.get(key(path.stem))
@@ -89,10 +122,13 @@ def build(out: Path) -> int:
 
 def pack(package: str, folder: Path) -> Path:
     """Let npm download a package into `folder`; gives its archive. Raises UserError where that fails."""
-    command = ["npm", "pack", package, "--silent", "--pack-destination", str(folder)]
+    command = ["npm", "pack", package, "--silent", "--pack-destination", str(folder), *_PATIENCE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise UserError(f"npm cannot download {package}; check the network and npm's settings.")
+        raise UserError(
+            f"npm cannot download {package}; check the network and npm's settings, or bring pictures of your own: "
+            "--data DIR."
+        )
     return folder / done.stdout.strip().splitlines()[-1]
 
 

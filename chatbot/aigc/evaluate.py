@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from chatbot.aigc import captions, dataset, judge
+from chatbot.aigc import captions, dataset, emoji, judge
 from chatbot.aigc.imagine import Imagination
 from chatbot.aigc.pictures import grid, to_images
 from chatbot.aigc.text import TextEncoder
@@ -53,19 +53,18 @@ def evaluate(
     tell: Tell,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Figures of the model in `folder`, against the pictures in `data`; `sheet` gets the prompts' pictures.
+    """Figures of the model in `folder`, against the pictures in `data`, or where that is None those of the default
+    model; `sheet` gets the prompts' pictures.
 
     Raises:
-        UserError: no pictures are named, or they have no captions to be judged by.
+        UserError: the pictures have no captions to be judged by, or those of the default model cannot be had.
     """
-    if data is None:
-        raise UserError(
-            "Say which real pictures to judge by: --data DIR. Those of the default model are built by "
-            "`python -m chatbot.aigc.emoji DIR`."
-        )
     imagination = Imagination(folder, encoder, name)
     if imagination.model.conditioning != "text":
         raise UserError(f"{name} was trained without captions, and what is judged here is whether it shows them.")
+    if data is None:
+        data = emoji.kept(tell)
+        say(f"Judging by the pictures of the default model, in {data}.")
     with tempfile.TemporaryDirectory() as scratch:
         real = dataset.prepare(data.expanduser(), Path(scratch), judge.SIZE, tell, say)
         reader = TextEncoder(encoder)

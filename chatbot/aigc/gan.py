@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from chatbot.aigc import checkpoint, losses, parallel
+from chatbot.aigc import losses
 from chatbot.aigc.captions import Captions
 from chatbot.aigc.dataset import Dataset
-from chatbot.aigc.networks import Discriminator, FeatureDecoder, Generator, PictureEncoder, Shape
+from chatbot.aigc.networks import Autoencoder, Discriminator, FeatureDecoder, Generator, PictureEncoder, Shape
 from chatbot.aigc.options import Options
 from chatbot.aigc.pictures import as_batch, jolt, vary
-from chatbot.aigc.randomness import order_of, step_generator
+from chatbot.aigc.second_view import Features, Heads, SecondView
+from chatbot.aigc.teacher import Teacher
+from chatbot.training import checkpoint, parallel
+from chatbot.training.randomness import order_of, step_generator
 
 RECONSTRUCTION, DIVERGENCE, CONTRAST = 12.0, 0.5, 0.4
 """Weights inside L_AG: L1 of the rebuilt, nats of the code, contrast of fakes."""
@@ -38,11 +42,29 @@ CAPTIONS_DROPPED, STYLES_DROPPED = 0.05, 0.1
 HALF_LIFE = 20_000  # pictures, of the moving average of G; shorter at the beginning
 
 
+HINGE = losses.VALUES["projected"]
+"""The value of the second view."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    """Captions and styles of a batch; captions of `other` pictures, and where these show something else (N,)."""
+
+    text: Tensor
+    style: Tensor
+    other: Tensor
+    differs: Tensor
+
+
 class GanStage:
     """min over G, A_G, max over D, A_D; one step draws all its chances from (seed, step, rank).
 
+    With a teacher D has a second view, judged by hinge; with `--loss projected` it is the only one, and then A_D has
+    nothing to hold on to: features that are frozen need no help to keep what is in a picture.
+
     Args:
         latents: (1 + views, N, depth, size, size) of the pictures, or None in the space of pixels.
+        teacher: of the second view; autoencoder: whose decoder, frozen, shows it what is made of latents.
     """
 
     name = "gan"
@@ -55,6 +77,9 @@ class GanStage:
         captions: Captions,
         latents: NDArray[np.float16] | None,
         device: torch.device,
+        *,
+        teacher: Teacher | None = None,
+        autoencoder: Autoencoder | None = None,
     ) -> None:
         self.options, self.shape, self.dataset, self.captions = options, shape, dataset, captions
         self.latents, self.device = latents, device
@@ -63,19 +88,26 @@ class GanStage:
         styles = dataset.styles
         self.styles = torch.tensor([styles.index(item.style) for item in dataset.items])
         self.value = losses.VALUES[options.loss]
+        self.teacher_weight = 1.0 if options.loss == "projected" else options.teacher_weight
         self.g = Generator(shape)
         self._remember()
-        self.d = Discriminator(shape)
-        self.a_d = FeatureDecoder(shape, self.d.trunk)
+        self.d = Discriminator(shape) if options.loss != "projected" else None
+        self.a_d = FeatureDecoder(shape, self.d.trunk) if self.d is not None else None
         self.a_g = PictureEncoder(shape)
+        self.heads: Heads | None = None
+        self.view: SecondView | None = None
+        if teacher is not None:
+            self.heads = Heads(shape, teacher.shapes)
+            teacher.to(device).to(memory_format=torch.channels_last)
+            self.view = SecondView(teacher, autoencoder.decode if autoencoder is not None else None)
         for net in self.nets().values():
             net.to(device).to(memory_format=torch.channels_last)
             parallel.share(net.parameters())
         self.ema = copy.deepcopy(self.g).requires_grad_(False)
         self.rate, self.batch = options.rate, options.batch
         self.gap = 0.0  # between the logits of reals and fakes, a moving average
-        self.d_side = [*self.d.parameters(), *self.a_d.parameters()]
         self.g_side = [*self.g.parameters(), *self.a_g.parameters()]
+        self.d_side = [p for name, net in self.nets().items() if name not in ("g", "a_g") for p in net.parameters()]
         self.optimizers = {
             "d": torch.optim.Adam(self.d_side, lr=self.rate, betas=(0.0, 0.99), fused=True),
             "g": torch.optim.Adam(self.g_side, lr=self.rate, betas=(0.5, 0.99), fused=True),
@@ -97,7 +129,8 @@ class GanStage:
         self.g.remember(keys, drawings, concepts, self.styles[numbers])
 
     def nets(self) -> dict[str, nn.Module]:
-        return {"g": self.g, "d": self.d, "a_d": self.a_d, "a_g": self.a_g}
+        nets = {"g": self.g, "d": self.d, "a_d": self.a_d, "a_g": self.a_g, "heads": self.heads}
+        return {name: net for name, net in nets.items() if net is not None}
 
     def step(self, number: int, progress: float) -> dict[str, Tensor]:
         """One step of D with A_D, then one of G with A_G; `progress` in 0..1 of the stage."""
@@ -132,33 +165,24 @@ class GanStage:
             fakes = self.g(codes, text, style).float()
 
         # D and A_D
-        real_in, fake_in = jolt(reals, fakes.detach(), generator)
-        penalised = self.value.penalised and number % PENALTY_EVERY == 0
-        real_in, fake_in = real_in.detach().requires_grad_(penalised), fake_in.detach().requires_grad_(penalised)
-        features = self.d.features(real_in)
-        real_logits = self.d.judge(features, text, style).float()
-        fake_logits = self.d(fake_in, text, style).float()
-        loss_d = self.value.discriminator(real_logits, fake_logits)
-        stats |= {"d": loss_d, "gap": (real_logits - fake_logits).mean()}
-        if self.shape.text:
-            wrong = self.d.judge(features, other, style).float()
-            differs = (~same.roll(1, 0).diagonal()).float()
-            loss_d = loss_d + MISMATCH * (F.softplus(wrong - real_logits) * differs).mean()
-        if penalised:
-            r1 = losses.gradient_penalty(real_logits, real_in)
-            r2 = losses.gradient_penalty(fake_logits, fake_in)
-            loss_d = loss_d + PENALTY_EVERY * self.options.gamma * (r1 + r2)
-            stats |= {"r1": r1, "r2": r2}
-        if self.options.lambda_d > 0:
-            error = losses.reconstruction_error(self.a_d(features).float(), real_in.detach())
-            loss_d = loss_d + self.options.lambda_d * error
-            stats |= {"a_d": error}
+        conditions = _Conditions(text, style, other, (~same.roll(1, 0).diagonal()).float())
+        features = self.view.look(reals, fakes, generator) if self.view is not None else None
+        real_logits, loss_d = reals.new_zeros(n), reals.new_zeros(())
+        if self.d is not None:
+            real_logits, loss_d = self._judge(self.d, reals, fakes, conditions, generator, number, stats)
+        if self.heads is not None and features is not None:
+            loss_d = loss_d + self.teacher_weight * self._judge_features(self.heads, features, conditions, stats)
         self._update("d", loss_d)
 
         # G and A_G
-        _, fake_in = jolt(reals, fakes, generator)
-        fake_logits = _frozen(self.d, fake_in, text, style).float()
-        loss_g = self.value.generator(real_logits.detach(), fake_logits)
+        loss_g = reals.new_zeros(())
+        if self.d is not None:
+            _, fake_in = jolt(reals, fakes, generator)
+            fake_logits = _frozen(self.d, fake_in, text, style).float()
+            loss_g = self.value.generator(real_logits, fake_logits)
+        if self.heads is not None and features is not None:
+            fake_logits = _frozen(self.heads, features.fakes, text, style).float()
+            loss_g = loss_g + self.teacher_weight * HINGE.generator(fake_logits, fake_logits)
         stats |= {"g": loss_g}
         if assisted:
             error = (rebuilt - reals).abs().mean()
@@ -178,6 +202,54 @@ class GanStage:
         self.gap = 0.99 * self.gap + 0.01 * float(stats["gap"].detach())
         self._average((number + 1) * self.options.batch)
         return {name: value.detach() for name, value in stats.items()}
+
+    def _judge(
+        self,
+        d: Discriminator,
+        reals: Tensor,
+        fakes: Tensor,
+        conditions: _Conditions,
+        generator: torch.Generator,
+        number: int,
+        stats: dict[str, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """D's logits of reals, for G to be measured against, and the loss of D and A_D."""
+        real_in, fake_in = jolt(reals, fakes.detach(), generator)
+        penalised = self.value.penalised and number % PENALTY_EVERY == 0
+        real_in, fake_in = real_in.detach().requires_grad_(penalised), fake_in.detach().requires_grad_(penalised)
+        features = d.features(real_in)
+        real_logits = d.judge(features, conditions.text, conditions.style).float()
+        fake_logits = d(fake_in, conditions.text, conditions.style).float()
+        loss = self.value.discriminator(real_logits, fake_logits)
+        stats |= {"d": loss, "gap": (real_logits - fake_logits).mean()}
+        if self.shape.text:
+            wrong = d.judge(features, conditions.other, conditions.style).float()
+            loss = loss + MISMATCH * (F.softplus(wrong - real_logits) * conditions.differs).mean()
+        if penalised:
+            r1 = losses.gradient_penalty(real_logits, real_in)
+            r2 = losses.gradient_penalty(fake_logits, fake_in)
+            loss = loss + PENALTY_EVERY * self.options.gamma * (r1 + r2)
+            stats |= {"r1": r1, "r2": r2}
+        if self.options.lambda_d > 0 and self.a_d is not None:
+            error = losses.reconstruction_error(self.a_d(features).float(), real_in.detach())
+            loss = loss + self.options.lambda_d * error
+            stats |= {"a_d": error}
+        return real_logits.detach(), loss
+
+    def _judge_features(
+        self, heads: Heads, features: Features, conditions: _Conditions, stats: dict[str, Tensor]
+    ) -> Tensor:
+        """The loss of D's second view."""
+        real_logits = heads(features.reals, conditions.text, conditions.style).float()
+        fakes = [each.detach() for each in features.fakes]
+        fake_logits = heads(fakes, conditions.text, conditions.style).float()
+        loss = HINGE.discriminator(real_logits, fake_logits)
+        gap = (real_logits - fake_logits).mean()
+        stats |= {"d": loss, "gap": gap} if self.d is None else {"d_teacher": loss, "gap_teacher": gap}
+        if self.shape.text:
+            wrong = heads(features.reals, conditions.other, conditions.style).float()
+            loss = loss + MISMATCH * (F.softplus(wrong - real_logits) * conditions.differs[:, None]).mean()
+        return loss
 
     def _pictures(self, chosen: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """What D compares with and G should rebuild, some of it turned and moved, and the same with noise for A_G,

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from chatbot.aigc import captions, dataset, losses
 from chatbot.aigc.pictures import as_batch, on_background, vary
-from chatbot.aigc.randomness import order_of, step_generator
 from chatbot.aigc.text import LENGTH
 from chatbot.errors import ModelError, UserError
+from chatbot.training.randomness import order_of, step_generator
 
 SIZE = 64
 FEATURES = 256

@@ -5,7 +5,7 @@
 V is one of `VALUES`. L_AD = -(reconstruction error of real pictures from D's features): maximising it minimises
 `-V + l1 error`, which gives G no gradient, since no fake is in it. L_AG = |G(z, t) - x| + b KL(q || N(0, I)) +
 contrast between picture and caption, with z drawn from A_G's code of x. All functions are free of state; logits are
-(N,).
+(N,), or (N, depths) of a teacher's features.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ VALUES = {
     "projected": Value(_hinge_discriminator, _hinge_generator, penalised=False),
     "bce": Value(_plain_discriminator, _plain_generator, penalised=False),
 }
-"""R3GAN (Huang et al. 2024); hinge without penalties, as Projected GAN has it (Sauer et al. 2021), the frozen network
-being the autoencoder; and the non-saturating loss of Goodfellow et al. 2014."""
+"""R3GAN (Huang et al. 2024); hinge without penalties, as Projected GAN has it on a teacher's features (Sauer et al.
+2021); and the non-saturating loss of Goodfellow et al. 2014."""
 
 
 def gradient_penalty(logits: Tensor, pictures: Tensor) -> Tensor:

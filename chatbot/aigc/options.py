@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from chatbot.aigc.networks import Shape
+from chatbot.catalog import TEACHERS
 from chatbot.errors import UserError
 
 
@@ -21,6 +22,8 @@ class Options:
         lambda_d, lambda_g: weights of L_AD and L_AG; 0 leaves the assistant out.
         gamma: weight of R1 and R2.
         free_nats: information the code of a picture may carry without cost.
+        teacher: name of the frozen network of D's second view, or empty.
+        teacher_weight: of that view beside the first.
         flips: whether pictures may be mirrored, which turns letters and arrows round.
     """
 
@@ -36,11 +39,17 @@ class Options:
     lambda_g: float = 1.0
     gamma: float = 2.0
     free_nats: float = 2.0
+    teacher: str = ""
+    teacher_weight: float = 0.5
     flips: bool = False
     batch: int = 64
     rate: float = 6e-4
     seed: int = 0
     shape: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.loss == "projected" and not self.teacher:
+            raise UserError("--loss projected judges through a teacher; name one: --teacher efficientnet-lite0.")
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,7 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def from_preset(preset: str, **given: Any) -> Options:
-    """The options of a preset, what is given (and not None) over it.
+    """The options of a preset, what is given (and not None) over it; the projected loss brings a teacher along.
 
     Raises:
         UserError: a resolution that is no power of two from 32 to 256.
@@ -64,6 +73,8 @@ def from_preset(preset: str, **given: Any) -> Options:
     chosen = (
         PRESETS[preset] | {"preset": preset} | {name: value for name, value in given.items() if value is not None}
     )
+    if chosen.get("loss") == "projected":
+        chosen = {"teacher": TEACHERS[0].name} | chosen
     options = Options(**chosen)
     if options.resolution not in (32, 64, 128, 256):
         raise UserError("--resolution is 32, 64, 128 or 256.")

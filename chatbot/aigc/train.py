@@ -1,7 +1,7 @@
 """A run: pictures and captions are prepared, the autoencoder is trained, then the GAN; stopped and resumed at will.
 
 A run's folder holds run.json (options and plan), data/ (prepared once), checkpoints/, best/, grids/, stats.jsonl,
-tensorboard/, and at the end model/ and report.html.
+tensorboard/, and at the end model/, atlas/ and report.html.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from chatbot import __version__
+from chatbot.aigc import atlas, dataset, model
 from chatbot.aigc import captions as captions_of
-from chatbot.aigc import checkpoint, dataset, model, parallel
 from chatbot.aigc.autoencoder import AutoencoderStage, encode_all, save_latents
 from chatbot.aigc.captions import Captions
 from chatbot.aigc.dataset import Dataset
@@ -30,8 +30,10 @@ from chatbot.aigc.journal import Journal
 from chatbot.aigc.networks import Autoencoder, Shape
 from chatbot.aigc.options import Options, network_shape
 from chatbot.aigc.snapshot import Snapshot, take
+from chatbot.aigc.teacher import load as load_teacher
 from chatbot.aigc.text import LENGTH, TextEncoder
 from chatbot.errors import UserError
+from chatbot.training import checkpoint, parallel
 
 Tell = Callable[[str, float | None], None]
 
@@ -102,6 +104,8 @@ class Training:
 
     def go(self) -> Outcome:
         """Train to the end. Raises Stopped where it was asked to stop, UserError where it cannot go on."""
+        options = self.options
+        teacher = load_teacher(options.teacher, options.resolution, self.tell) if options.teacher else None
         data = self._data()
         captions = self._captions(data)
         shape = network_shape(
@@ -131,7 +135,9 @@ class Training:
                 tensors, state = {}, {}
             autoencoder = first.net.eval().requires_grad_(False)
         latents = self._latents(autoencoder, data) if autoencoder is not None else None
-        second = GanStage(self.options, shape, data, captions, latents, self.device)
+        second = GanStage(
+            self.options, shape, data, captions, latents, self.device, teacher=teacher, autoencoder=autoencoder
+        )
         if state.get("stage") == GAN and state.get("step", 0):
             second.restore(tensors)
         else:
@@ -343,7 +349,10 @@ class Training:
             figures = {**{name: value for name, value in state.items() if name != "step"}, "seconds": round(seconds)}
             figures["kimg"] = self.plan[GAN] * self.options.batch / 1000
             model.export(folder, shape, held, data, captions, self.options, figures)
-            journal.report(figures, self.options)
+            self.tell("Drawing the atlas", None)
+            assisted = self.options.lambda_g > 0
+            drawn = atlas.draw(self.run, shape, held, data, captions, self.device) if assisted else atlas.left_out()
+            journal.report(figures, self.options, drawn)
         journal.close()
         parallel.wait()
         return Outcome(folder, figures, data.fingerprint)

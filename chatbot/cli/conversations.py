@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -68,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rename.add_argument("id", metavar="ID")
     rename.add_argument("title", metavar="TITLE")
     rename.set_defaults(act=_rename)
+
+    consent = actions.add_parser(
+        "consent", help="say whether models may learn from what someone says; they may not unless it is allowed"
+    )
+    consent.add_argument("answer", choices=("on", "off"), nargs="?", help="none: print how it stands")
+    consent.add_argument("--person", metavar="PLATFORM[:ID]", default="local", help="who (default: who sits here)")
+    consent.set_defaults(act=_consent)
 
     delete = actions.add_parser("delete", help="forget a conversation, a message or all of a person, for good")
     what = delete.add_mutually_exclusive_group(required=True)
@@ -296,3 +305,17 @@ def _summary(conversation: Conversation) -> dict[str, Any]:
         "created": conversation.created.isoformat(),
         "updated": conversation.updated.isoformat(),
     }
+
+
+async def _consent(store: Store, arguments: argparse.Namespace) -> None:
+    platform, _, external_id = arguments.person.partition(":")
+    person = await store.people.find(platform, external_id)
+    allowed = person.may_learn
+    if arguments.answer is not None:
+        allowed = arguments.answer == "on"
+        await store.people.allow_learning(person.id, allowed)
+        if not allowed:
+            from chatbot.settings import Settings
+
+            await asyncio.to_thread(shutil.rmtree, Settings.load().learning_folder, ignore_errors=True)
+    print(f"Models {'may' if allowed else 'may not'} learn from what {arguments.person} says.")

@@ -21,6 +21,7 @@ from storage.errors import StorageError
 
 if TYPE_CHECKING:
     from chatbot.settings import Settings
+    from storage.versions import Version
 
 HELP = "say what is installed, what is missing, and what to do about it"
 
@@ -95,7 +96,7 @@ async def _store(settings: Settings) -> list[tuple[bool, str, str]]:
             current = (await store.registry.current("gpt")).ref
             for row in await store.registry.list():
                 used = ", answers" if row.version.ref == current else ""
-                there = "here" if row.fetched else f"not here; `chatbot models pull {row.version.name}` fetches it"
+                there = "here" if row.fetched else _missing(row.version)
                 fine = row.fetched or not used or "licence" in row.version.settings
                 findings.append((fine, "model", f"{row.version.ref} ({row.version.kind}{used}): {there}"))
             if settings.model:
@@ -103,6 +104,12 @@ async def _store(settings: Settings) -> list[tuple[bool, str, str]]:
     except (StorageError, UserError) as error:
         findings.append((False, "database" if isinstance(error, StorageError) else "model", str(error)))
     return findings
+
+
+def _missing(version: Version) -> str:
+    if "licence" in version.settings:  # the catalog or the hub has it
+        return f"not here; `chatbot models pull {version.name}` fetches it"
+    return f"its file is gone from {version.folder}; `chatbot models remove {version.ref}` forgets it"
 
 
 def _terminal() -> tuple[bool, str, str]:

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from chatbot.cli import evaluate_gpt
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import run_async
 from chatbot.errors import UserError
@@ -20,10 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     aigc.add_argument(
         "--model", default="", metavar="NAME", help="NAME[@VERSION], or its folder; none: the one in use"
     )
-    aigc.add_argument("--data", type=Path, metavar="DIR", help="the pictures it was trained on, with those held out")
+    aigc.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="the pictures it was trained on, with those held out (default: those of the default model, built once "
+        "by npm into the cache)",
+    )
     aigc.add_argument("--grid", type=Path, metavar="FILE.png", help="write the uncurated pictures of the prompts")
     aigc.add_argument("--json", action="store_true", help="print one JSON object")
     aigc.set_defaults(run=run)
+    evaluate_gpt.add_arguments(what)
 
 
 def run(arguments: argparse.Namespace) -> int:

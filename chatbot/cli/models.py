@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import run_async
+from chatbot.errors import UserError
 
 if TYPE_CHECKING:
     from chatbot.registry import Listed, Registry
+    from storage.versions import Version
 
 HELP = "list, fetch, choose and remove models"
 KINDS = ("gpt", "aigc", "encoder")
@@ -43,6 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help="for models that need it: run Python code of their author on this machine, as you",
             )
         action.set_defaults(act=act)
+
+    export = actions.add_parser("export", help="write a trained model as GGUF, for llama.cpp")
+    export.add_argument("name", metavar="NAME@VERSION", help="an adapter is written together with its base")
+    export.add_argument(
+        "--format", choices=("f16", "q8_0"), default="f16", help="numbers of 16 bits, or of 8 and a half"
+    )
+    export.add_argument("-o", "--output", type=Path, metavar="FILE.gguf", help="a file; none: a version of its own")
+    export.set_defaults(act=_export)
 
     for name, act, text in (
         ("rollback", _rollback, "let the version before answer again"),
@@ -87,9 +98,17 @@ async def _pull(registry: Registry, arguments: argparse.Namespace, progress: Pro
 
 
 async def _use(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
-    version = await registry.use(arguments.name, progress.tell, say, trust_remote_code=arguments.trust_remote_code)
+    from chatbot.engines.load import check_loads
+    from chatbot.settings import Settings
+
+    async def check(version: Version) -> None:
+        await check_loads(registry, Settings.load(), version, progress)
+
+    version = await registry.use(
+        arguments.name, progress.tell, say, trust_remote_code=arguments.trust_remote_code, check=check
+    )
     progress.close()
-    print(f"{version.ref} answers from now on.")
+    print(f"{version.ref} {'draws' if version.kind == 'aigc' else 'answers'} from now on.")
 
 
 async def _remove(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
@@ -98,6 +117,22 @@ async def _remove(registry: Registry, arguments: argparse.Namespace, progress: P
 
 async def _promote(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
     print(f"{(await registry.promote(arguments.name)).ref} answers from now on.")
+
+
+async def _export(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
+    from chatbot.cli.train_gpt import quiet
+    from chatbot.gpt.versions import export_to_gguf
+    from chatbot.settings import Settings
+
+    output: Path | None = arguments.output and arguments.output.expanduser()
+    if output is not None and output.suffix.lower() != ".gguf":
+        raise UserError(f"{output} does not end in .gguf, and that is what is written.")
+    quiet()
+    file, version = await export_to_gguf(
+        registry, Settings.load(), arguments.name, arguments.format, output, progress.tell
+    )
+    progress.close()
+    print(file if version is None else f"{version.ref} is a candidate, for llama.cpp: {file}")
 
 
 async def _rollback(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:

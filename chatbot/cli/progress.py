@@ -29,14 +29,14 @@ class ProgressPrinter:
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
-        self._text = ""
+        self._what = ""
         self._tenths = 0
 
     def __call__(self, progress: ProgressEvent) -> None:
         if sys.stderr.isatty():
             self._show(progress)
-        elif progress.text != self._text:
-            self._text, self._tenths = progress.text, 0
+        elif (what := progress.text.partition(":")[0]) != self._what:  # after the colon are figures that change
+            self._what, self._tenths = what, 0
             say(progress.text)
         elif progress.fraction is not None and int(progress.fraction * 10) > self._tenths:
             self._tenths = int(progress.fraction * 10)
@@ -45,6 +45,13 @@ class ProgressPrinter:
     def tell(self, text: str, fraction: float | None = None) -> None:
         """The same, for what reports sentences."""
         self(ProgressEvent(text, fraction))
+
+    def note(self, text: str) -> None:
+        """A line that stays, above the bar where there is one."""
+        if self._progress is None:
+            say(text)
+        else:
+            self._progress.console.print(text, markup=False, highlight=False)
 
     def _show(self, progress: ProgressEvent) -> None:
         from rich.console import Console

@@ -1,11 +1,12 @@
-"""Runs a coroutine so that a polite signal ends it in order, with what came kept."""
+"""Polite signals end what runs in order, with what came kept."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
-from contextlib import suppress
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -38,3 +39,24 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
         if received:
             raise SystemExit(128 + received[0]) from None
         raise
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """Signals that ask to stop are noted, for the training to save first; a second Ctrl-C ends it at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    names = {"SIGINT", "SIGTERM", "SIGHUP"} & set(signal.Signals.__members__)
+    if threading.current_thread() is not threading.main_thread():
+        names = set()
+    before = {name: signal.signal(signal.Signals[name], note) for name in names}
+    try:
+        yield asked
+    finally:
+        for name, handler in before.items():
+            signal.signal(signal.Signals[name], handler)

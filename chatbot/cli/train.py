@@ -1,18 +1,16 @@
-"""`chatbot train`: models of your own. `aigc` trains the picture model on a folder of pictures."""
+"""`chatbot train`: models of your own. `aigc` is here, `gpt` in `train_gpt`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chatbot.cli import train_gpt
 from chatbot.cli.progress import ProgressPrinter, say
-from chatbot.cli.run import run_async
+from chatbot.cli.run import noted_signals, run_async
 from chatbot.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     aigc.add_argument("--preset", choices=PRESETS, help="sizes that suit a machine (default: by what is here)")
     aigc.add_argument("--resolution", type=int, metavar="N", help="32, 64, 128 or 256 pixels")
     aigc.add_argument("--space", choices=("latent", "pixels"), help="where G and D work (default latent)")
-    aigc.add_argument("--loss", choices=LOSSES, help="the value of the game (default r3gan)")
+    aigc.add_argument(
+        "--loss",
+        choices=LOSSES,
+        help="the value of the game (default r3gan); projected: by a teacher's features alone",
+    )
+    aigc.add_argument(
+        "--teacher",
+        metavar="NAME",
+        help="frozen network through which D sees the pictures a second time: efficientnet-lite0 (19 MB are fetched; "
+        "what --loss projected takes where none is named), or torchvision:MODEL",
+    )
+    aigc.add_argument("--teacher-weight", type=float, metavar="X", help="of that view beside the first (default 0.5)")
     aigc.add_argument(
         "--conditioning",
         choices=("text", "classes", "none"),
@@ -59,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     aigc.add_argument("--flips", action="store_true", default=None, help="pictures may be mirrored")
     aigc.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
     aigc.set_defaults(run=run)
+    train_gpt.add_arguments(what)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -83,9 +93,9 @@ def _options(arguments: argparse.Namespace) -> Options:
 
     if arguments.data is None:
         raise UserError("Say which pictures to train on: --data DIR.")
-    for name in ("minutes", "kimg", "gamma", "rate", "batch", "lambda_d", "lambda_g"):
+    for name in ("minutes", "kimg", "gamma", "rate", "batch", "lambda_d", "lambda_g", "teacher_weight"):
         value = getattr(arguments, name)
-        least = 0 if name in ("gamma", "lambda_d", "lambda_g") else 1e-9
+        least = 0 if name in ("gamma", "lambda_d", "lambda_g", "teacher_weight") else 1e-9
         if value is not None and not least <= value < 1e9:
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag} {value:g} makes no sense; it is {'more than' if least else 'at least'} 0.")
@@ -103,6 +113,8 @@ def _options(arguments: argparse.Namespace) -> Options:
         "lambda_g",
         "gamma",
         "rate",
+        "teacher",
+        "teacher_weight",
     )
     given = {name: getattr(arguments, name) for name in (*names, "batch", "flips", "seed")}
     return from_preset(preset, data=str(arguments.data.expanduser().resolve()), **given)
@@ -116,13 +128,13 @@ def _has_gpu() -> bool:
 
 def _train(out: Path, options: Options | None) -> tuple[Outcome, bool]:
     """Train; also whether we are the first of torchrun's processes."""
-    from chatbot.aigc import parallel
     from chatbot.aigc.encoder import text_encoder
     from chatbot.aigc.train import Stopped, Training
+    from chatbot.training import parallel
 
     rank, _ = parallel.start()
     try:
-        with ProgressPrinter() as progress, _polite() as asked:
+        with ProgressPrinter() as progress, noted_signals() as asked:
 
             def tell(text: str, fraction: float | None) -> None:
                 progress.tell(text, fraction)
@@ -147,27 +159,6 @@ def _train(out: Path, options: Options | None) -> tuple[Outcome, bool]:
                 raise UserError(f"The run in {out} cannot be written: {reason}.") from None
     finally:
         parallel.finish()
-
-
-@contextmanager
-def _polite() -> Iterator[list[int]]:
-    """Signals that ask to stop are noted, for the training to save first; a second Ctrl-C ends it at once."""
-    asked: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    names = {"SIGINT", "SIGTERM", "SIGHUP"} & set(signal.Signals.__members__)
-    if threading.current_thread() is not threading.main_thread():
-        names = set()
-    before = {name: signal.signal(signal.Signals[name], note) for name in names}
-    try:
-        yield asked
-    finally:
-        for name, handler in before.items():
-            signal.signal(signal.Signals[name], handler)
 
 
 async def _register(outcome: Outcome, run: Path) -> Version:

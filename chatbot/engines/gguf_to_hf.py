@@ -50,9 +50,25 @@ def _convert(file: Path, folder: Path) -> None:
         model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise ModelError(f"transformers cannot read {file}: {str(error).splitlines()[0]}") from error
+    _restore_splits(file, tokenizer)
     # It says it is quantised, and would not be saved; its weights are plain numbers by now.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _restore_splits(file: Path, tokenizer: Any) -> None:
+    """Let digits stand alone where the file says so (SmolLM's way): transformers forgets that.
+
+    Spaces before a digit would make other tokens than in llama.cpp, and than the model was trained on.
+    """
+    from gguf import GGUFReader
+    from tokenizers import pre_tokenizers
+
+    fields: dict[str, Any] = GGUFReader(file).fields
+    if "tokenizer.ggml.pre" in fields and fields["tokenizer.ggml.pre"].contents() == "smollm":
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )

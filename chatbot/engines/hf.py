@@ -16,8 +16,8 @@ from chatbot.errors import ModelError
 
 
 def converted_folder(cache: Path, checksum: str) -> Path:
-    """Where the GGUF file of that SHA-256 stands once it is converted."""
-    return cache / "converted" / checksum[:16]
+    """Where the GGUF file of that SHA-256 stands once it is converted, in this version's way of doing it."""
+    return cache / "converted" / f"{checksum[:16]}-2"
 
 
 class HfResponder:
@@ -45,6 +45,7 @@ class HfResponder:
         trust_remote_code: bool = False,
         batching: bool | None = None,
         converted: Path | None = None,
+        adapter: Path | None = None,
         tell: Callable[[str], None] = lambda text: None,
     ) -> HfResponder:
         """Start the process on the model in the folder `path`, or in the GGUF file `path`.
@@ -57,6 +58,7 @@ class HfResponder:
             device: `cuda`, `mps`, `cpu`, or empty for the best there is.
             trust_remote_code: run Python code that lies beside the weights.
             batching: compute the replies under way in one pass, `slots` at once; None: on CUDA.
+            adapter: folder of an adapter of peft that belongs to the model.
             tell: hears of what takes long.
 
         Raises:
@@ -76,6 +78,7 @@ class HfResponder:
                 "trust_remote_code": trust_remote_code,
                 "batching": batching,
                 "converted": str(converted),
+                "adapter": None if adapter is None else str(adapter),
             },
         )
         try:

@@ -98,6 +98,7 @@ class HfModel:
         device: `cuda`, `mps`, `cpu`, or empty for the best there is.
         trust_remote_code: run Python code that lies beside the weights.
         batching: compute the replies under way in one pass, `memories` at once; None: on CUDA.
+        adapter: folder of an adapter of peft that belongs to the model; its tokenizer is taken.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -114,6 +115,7 @@ class HfModel:
         device: str = "",
         trust_remote_code: bool = False,
         batching: bool | None = None,
+        adapter: Path | None = None,
     ) -> None:
         self.name = name
         self.context_length = context_length
@@ -121,13 +123,15 @@ class HfModel:
             torch.set_num_threads(threads)
         self._device = torch.device(device or _best_device())
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            tokenizer = AutoTokenizer.from_pretrained(adapter or folder, trust_remote_code=trust_remote_code)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=_dtype(self._device),
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
             )
+            if adapter is not None:
+                model.load_adapter(str(adapter))
             self._model = model.to(self._device).eval()
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
             if "trust_remote_code" in str(error):
@@ -150,6 +154,16 @@ class HfModel:
                 self._model, sorted(self._ends), context_length=context_length, slots=self._limit
             )
         self._counted: tuple[tuple[ChatMessage, ...], list[int]] = ((), [])
+
+    @property
+    def network(self) -> Any:
+        """The model of transformers itself."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        return self._tokenizer
 
     def prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
         """Token ids of the prompt that `messages` make."""

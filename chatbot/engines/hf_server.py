@@ -71,6 +71,7 @@ def _load(parameters: dict[str, Any], send: Any) -> Any:
         device=parameters["device"],
         trust_remote_code=parameters["trust_remote_code"],
         batching=parameters["batching"],
+        adapter=None if parameters["adapter"] is None else Path(parameters["adapter"]),
     )
 
 

@@ -87,12 +87,14 @@ class LlamaCppResponder:
         chat_template: bool = True,
         speculate: bool = True,
         prompts: PromptCache | None = None,
+        adapter: Path | None = None,
     ) -> LlamaCppResponder:
         """Start the server on the model at `path`; each of `slots` conversations has `context_length` tokens.
 
         A model without a `chat_template` of its own is given a plain transcript. With `speculate`, text that was
         there before is guessed ahead and checked in one go: the reply is the same, sooner where it repeats. What has
-        been read of long conversations is kept in `prompts` for the next start.
+        been read of long conversations is kept in `prompts` for the next start. `adapter` is a GGUF file, which is
+        added to the weights.
 
         Raises:
             ModelError: the file is missing, damaged or not a GGUF, or memory does not suffice.
@@ -111,7 +113,8 @@ class LlamaCppResponder:
                 "key": key,
             }
             | ({} if chat_template else {"chat_template": PLAIN_TEMPLATE})
-            | ({} if prompts is None else {"prompts": str(prompts.folder)}),
+            | ({} if prompts is None else {"prompts": str(prompts.folder)})
+            | ({} if adapter is None else {"adapter": str(adapter)}),
         )
         try:
             said = await child.receive()

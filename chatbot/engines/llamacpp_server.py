@@ -26,6 +26,8 @@ def main() -> None:
     settings.n_parallel = parameters["slots"]
     settings.n_ctx = parameters["context"] * parameters["slots"]  # llama.cpp shares it out over the slots
     settings.cpuparams.n_threads = parameters["threads"] or cores()
+    if "adapter" in parameters:
+        settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(parameters["adapter"], 1.0)]
     if "alias" in parameters:
         settings.model_alias = {parameters["alias"]}
     if "chat_template" in parameters:

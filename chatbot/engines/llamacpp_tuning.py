@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ _PATIENCE_S = 20
 _ROUNDS = 2
 _NEARLY = 0.9  # of the best: the rest may be chance, and is not worth another slot's memory
 _GLANCE_S = 0.2
-_BUSY = 0.3  # cores that others keep busy: no moment for measuring
+_BUSY = 0.15  # of the cores that others keep busy: no moment for measuring
 _PROMPT = [ChatMessage("user", "Tell me a long story about the sea, with every detail.")]
 
 
@@ -47,7 +48,9 @@ def remembered(file: Path, model: str) -> Tuning | None:
         return None
 
 
-async def measure(path: Path, model: str, file: Path, *, context: int) -> Tuning:
+async def measure(
+    path: Path, model: str, file: Path, *, context: int, tell: Callable[[], None] = lambda: None
+) -> Tuning:
     """Measure the GGUF at `path`, some seconds long, and remember it in `file`.
 
     Where other programs compute, or the model says too little to be measured, the answer is all cores and two slots,
@@ -56,6 +59,7 @@ async def measure(path: Path, model: str, file: Path, *, context: int) -> Tuning
     Args:
         model: a name that changes with its weights.
         context: tokens of a conversation; all slots together take no more than a quarter of the memory.
+        tell: called before it takes long.
 
     Raises:
         ModelError: the model does not load.
@@ -63,8 +67,9 @@ async def measure(path: Path, model: str, file: Path, *, context: int) -> Tuning
     unmeasured = Tuning(cores(), 2)
     began, others = time.perf_counter(), _cpu_of_others()
     await asyncio.sleep(_GLANCE_S)
-    if _cpu_of_others() - others > _BUSY * (time.perf_counter() - began):
+    if _is_busy(others, began):
         return unmeasured
+    tell()
     async with AsyncExitStack() as stack:
         prompts = PromptCache(Path(stack.enter_context(tempfile.TemporaryDirectory())), "measured")
         engines: dict[int, LlamaCppResponder] = {}
@@ -95,7 +100,7 @@ async def measure(path: Path, model: str, file: Path, *, context: int) -> Tuning
             )
         except (ModelError, ZeroDivisionError):
             return unmeasured
-        if _cpu_of_others() - others > _BUSY * (time.perf_counter() - began):
+        if _is_busy(others, began):
             return unmeasured
     enough = min(slots for slots, speed in together.items() if speed >= _NEARLY * max(together.values()))
     tuning = Tuning(threads, max(1, min(enough, int(fitting))))
@@ -150,6 +155,11 @@ async def _bytes_per_token(engine: LlamaCppResponder, prompts: PromptCache) -> f
 
     saved = await asyncio.to_thread(save)
     return float(saved["n_written"] / saved["n_saved"])
+
+
+def _is_busy(others: float, began: float) -> bool:
+    """Whether others have computed much since."""
+    return _cpu_of_others() - others > _BUSY * cores() * (time.perf_counter() - began)
 
 
 def _cpu_of_others() -> float:

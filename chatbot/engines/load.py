@@ -7,9 +7,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from chatbot.engines.base import ImageGenerator, Responder
-from chatbot.engines.load_pictures import Pictures
+from chatbot.engines.load_pictures import Pictures, load_generator
 from chatbot.engines.trial import try_out
 from chatbot.errors import ModelError
 from chatbot.events import Progress
@@ -27,6 +29,10 @@ class _Loaded:
     task: asyncio.Task[Responder]
     users: int = 0
     used: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.task.done() and not self.task.cancelled() and self.task.exception() is None
 
 
 class Models:
@@ -83,8 +89,10 @@ class Models:
         """The model that answers, loaded, with one user more."""
         while True:
             version = await self._version(wanted)
+            if version.kind != "gpt":
+                raise ModelError(f"{version.ref} does not chat; `chatbot models list --kind gpt` shows what does.")
             try:
-                return await self._wait_for(version, notify, wanted)
+                return await self._wait_for(version, notify)
             except ModelError as error:
                 if wanted or self._settings.model:
                     raise
@@ -94,27 +102,31 @@ class Models:
                     raise
                 notify(Progress(f"{error} It is rolled back; {before.ref} answers."))
 
-    async def _wait_for(self, version: Version, notify: Notify, wanted: str) -> _Loaded:
+    async def _wait_for(self, version: Version, notify: Notify) -> _Loaded:
         loaded = self._loaded.get(version.ref)
-        if loaded is not None and loaded.task.done() and not loaded.task.result().alive:
+        if loaded is not None and loaded.is_ready and not loaded.task.result().alive:
             await self._loaded.pop(version.ref).task.result().close()
             loaded = None
         if loaded is None:
             loaded = self._loaded[version.ref] = _Loaded(asyncio.create_task(self._load_and_try(version)))
+            loaded.task.add_done_callback(partial(self._let_go_if_failed, version.ref))
         loaded.users += 1
         self._listeners.append(notify)
         try:
             await asyncio.shield(loaded.task)
         except BaseException:
             loaded.users -= 1
-            task = loaded.task
-            if task.done() and (task.cancelled() or task.exception()) and self._loaded.get(version.ref) is loaded:
-                del self._loaded[version.ref]
-                self._versions.pop(wanted or self._settings.model, None)
             raise
         finally:
             self._listeners.remove(notify)
         return loaded
+
+    def _let_go_if_failed(self, ref: str, task: asyncio.Task[Responder]) -> None:
+        """Whether or not someone still waits for it: the next call tries again."""
+        if task.cancelled() or task.exception() is not None:
+            if (loaded := self._loaded.get(ref)) is not None and loaded.task is task:
+                del self._loaded[ref]
+            self._versions.clear()
 
     def generator(self, notify: Notify) -> AbstractAsyncContextManager[ImageGenerator]:
         """The picture model in use, loaded for as long as it is used here; `notify` hears of what takes long.
@@ -144,7 +156,7 @@ class Models:
 
     async def _make_room(self) -> None:
         idle = sorted(
-            ((loaded.used, ref) for ref, loaded in self._loaded.items() if loaded.task.done() and not loaded.users),
+            ((loaded.used, ref) for ref, loaded in self._loaded.items() if loaded.is_ready and not loaded.users),
         )
         for _, ref in idle[: max(0, len(self._loaded) - self._settings.loaded_models)]:
             await self._loaded.pop(ref).task.result().close()
@@ -170,7 +182,10 @@ class Models:
             from chatbot.engines.fake import ScriptedResponder, asked_pace
 
             return ScriptedResponder(delay=asked_pace)
-        version = await self._registry.pulled(version, self._tell)
+        version = await self._registry.pulled(version, self._tell, self._tell)
+        base = version
+        if "base" in version.settings:  # an adapter: it is added to that one when it is loaded
+            base = await self._registry.pulled(await self._registry.find(version.settings["base"]), self._tell)
         known: int | None = version.settings.get("context_length")
         context_length = min(known, settings.context) if known else settings.context
         engine = settings.engine or version.settings["engine"]
@@ -185,7 +200,7 @@ class Models:
                 context_length=context_length,
                 timeout=settings.timeout,
             )
-        path = self._registry.path(version)
+        path = self._registry.path(base)
         if engine == "hf":
             from chatbot.engines.hf import HfResponder, converted_folder
 
@@ -196,12 +211,16 @@ class Models:
                 slots=min(settings.slots or 8, self._most_at_once),
                 threads=settings.threads,
                 device=settings.device,
-                trust_remote_code=version.settings.get("trust_remote_code", False),
-                converted=converted_folder(settings.cache, version.checksum),
+                trust_remote_code=base.settings.get("trust_remote_code", False),
+                converted=converted_folder(settings.cache, base.checksum),
+                adapter=None if base is version else Path(version.folder),
                 tell=self._tell,
             )
         if path.suffix != ".gguf":
-            raise ModelError(f"{version.ref} is no GGUF file; the engine for it is hf.")
+            raise ModelError(f"{base.ref} is no GGUF file; the engine for it is hf.")
+        adapter = None if base is version else Path(version.folder, "adapter.gguf")
+        if adapter is not None and not adapter.exists():
+            raise ModelError(f"{version.ref} has no adapter.gguf; the engine for it is hf.")
 
         from chatbot.engines import llamacpp_tuning
         from chatbot.engines.llamacpp import LlamaCppResponder, prompt_format
@@ -210,8 +229,13 @@ class Models:
         known_as = f"{version.checksum[:16]}-{prompt_format()}"
         tuning = llamacpp_tuning.remembered(settings.tuning_file, known_as)
         if tuning is None and not (settings.threads and settings.slots):
-            self._tell(f"Measuring once what this machine does best with {version.ref}")
-            tuning = await llamacpp_tuning.measure(path, known_as, settings.tuning_file, context=context_length)
+            tuning = await llamacpp_tuning.measure(
+                path,
+                known_as,
+                settings.tuning_file,
+                context=context_length,
+                tell=lambda: self._tell(f"Measuring once what this machine does best with {version.ref}"),
+            )
             self._tell(f"Loading {version.ref}")
         slots = settings.slots or (tuning.slots if tuning else 1)
         return await LlamaCppResponder.load(
@@ -220,7 +244,29 @@ class Models:
             context_length=context_length,
             slots=min(slots, self._most_at_once),
             threads=settings.threads or (tuning.threads if tuning else 0),
-            chat_template=version.settings.get("chat_template", True),
+            chat_template=base.settings.get("chat_template", True),
             speculate=settings.speculate,
             prompts=PromptCache(settings.prompts_folder, known_as),
+            adapter=adapter,
         )
+
+
+async def check_loads(registry: Registry, settings: Settings, version: Version, notify: Notify) -> None:
+    """Load a version, and give its memory back: what is to answer from now on must be able to.
+
+    Raises:
+        ModelError: it does not load, or is of a kind that answers nothing.
+    """
+    if version.kind == "gpt":
+        models = Models(registry, settings.model_copy(update={"model": version.ref}))
+        try:
+            await models.load(notify)
+        finally:
+            await models.close()
+    elif version.kind == "aigc":
+        generator = await load_generator(
+            registry, settings, lambda text, fraction: notify(Progress(text, fraction)), version.ref
+        )
+        await generator.close()
+    else:
+        raise ModelError(f"{version.ref} reads for other models; it answers nothing itself.")

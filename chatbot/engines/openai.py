@@ -29,9 +29,15 @@ _TEMPLATE = 32
 def find_key(url: str) -> str:
     """The key for an endpoint: `CHATBOT_OPENAI_API_KEY`, else the keyring's entry for the host, else none.
 
-    `OPENAI_API_KEY` is OpenAI's alone: it is sent nowhere else.
+    `OPENAI_API_KEY` is OpenAI's alone: it is sent nowhere else. Raises ModelError for what can be no key.
     """
-    host = urlsplit(url).hostname or ""
+    key = _key_of(urlsplit(url).hostname or "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise ModelError("The key of the endpoint holds characters that no key has; set it anew.")
+    return key
+
+
+def _key_of(host: str) -> str:
     if key := os.environ.get("CHATBOT_OPENAI_API_KEY"):
         return key
     if host == OPENAI_HOST and (key := os.environ.get("OPENAI_API_KEY")):

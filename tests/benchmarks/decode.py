@@ -16,7 +16,7 @@ from typing import Any
 import xllamacpp
 
 from chatbot.catalog import CATALOG
-from chatbot.events import Finished, Started, TextDelta
+from chatbot.events import Failed, Started, TextDelta, Usage
 from chatbot.fetch import model_file
 from chatbot.session import open_service
 from chatbot.settings import Settings
@@ -91,7 +91,8 @@ class Direct:
 
 
 async def measure() -> list[Row]:
-    settings = Settings.load(temperature=0.0, max_tokens=TOKENS, context=CONTEXT, slots=1, threads=2)
+    # What the path costs, and not what guessing ahead gains: `repeating` measures that.
+    settings = Settings.load(temperature=0.0, max_tokens=TOKENS, context=CONTEXT, slots=1, threads=2, speculate=False)
     path = str(model_file(CATALOG[0], settings.models_folder))
     direct = await asyncio.to_thread(Direct, path, settings.threads)
     speeds: tuple[list[float], list[float]] = ([], [])
@@ -105,15 +106,18 @@ async def measure() -> list[Row]:
             async def ours(question: str) -> tuple[float, float]:
                 nonlocal conversation
                 times: list[float] = []
+                tokens = 0
                 asked = time.perf_counter()
                 async for event in service.send(conversation, question):
                     if isinstance(event, Started):
                         conversation = event.conversation
                     elif isinstance(event, TextDelta):
                         times.append(time.perf_counter())
-                    elif not isinstance(event, Finished) and event.__class__.__name__ == "Failed":
+                    elif isinstance(event, Usage):
+                        tokens = event.completion_tokens
+                    elif isinstance(event, Failed):
                         raise RuntimeError(event)
-                return times[0] - asked, (len(times) - 1) / (times[-1] - times[0])
+                return times[0] - asked, (tokens - 1) / (times[-1] - times[0])
 
             async def theirs(question: str) -> tuple[float, float]:
                 turn: Callable[[str], tuple[float, float]] = direct.turn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -17,6 +18,7 @@ from chatbot.engines.openai import OpenAIResponder
 from chatbot.errors import ModelError
 from tests.contracts.conftest import CONTEXT
 from tests.endpoints import MODEL, Endpoint
+from tests.processes import engines_of
 
 QUESTION = [ChatMessage("system", "You are brief."), ChatMessage("user", "Why is the sky blue? Explain at length.")]
 LONG = " ".join(f"word{number}" for number in range(400))
@@ -94,9 +96,19 @@ async def test_the_same_seed_gives_the_same_reply(responder: Responder) -> None:
     assert "".join(first) == "".join(second)
 
 
+async def assert_idle() -> None:
+    """The processes of the engines have stopped computing; what they had to finish, they were given time for."""
+    engines = engines_of(os.getpid())
+    await asyncio.sleep(1.5)
+    before = sum(sum(engine.cpu_times()[:2]) for engine in engines)
+    await asyncio.sleep(1.0)
+    assert sum(sum(engine.cpu_times()[:2]) for engine in engines) - before < 0.3
+
+
 async def test_closing_the_reply_stops_it_and_leaves_the_engine_usable(responder: Responder) -> None:
     async with aclosing(responder.reply(QUESTION, GenerationOptions(max_tokens=600))) as reply:
         assert isinstance(await anext(reply), str)
+    await assert_idle()
     _, completion = await collect(responder, QUESTION, GenerationOptions(max_tokens=5))
     assert completion.completion_tokens == 5
 
@@ -114,6 +126,7 @@ async def test_cancelling_the_reader_stops_the_reply(responder: Responder) -> No
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reader
+    await assert_idle()
     _, completion = await collect(responder, QUESTION, GenerationOptions(max_tokens=5))
     assert completion.completion_tokens == 5
 

@@ -15,16 +15,19 @@ import pytest
 
 from tests.conftest import Chatbot
 from tests.hub import COMMIT, Hub, emulated
-from tests.tiny_models import tiny_transformers
+from tests.tiny_models import tiny_gguf, tiny_transformers
 
 GGUF = "someone/Smol-GGUF"
 TINY = "someone/tiny"
+NESTED = "someone/nested"
 
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("hub")
-    gguf, tiny, pickled, several = (folder / name for name in ("gguf", "tiny", "pickled", "several"))
+    gguf, tiny, pickled, several, nested = (
+        folder / name for name in ("gguf", "tiny", "pickled", "several", "nested")
+    )
     for made in (gguf, pickled, several):
         made.mkdir()
     (gguf / "smol.Q4_1.gguf").symlink_to(model_path)
@@ -32,7 +35,9 @@ def repositories(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> 
     (pickled / "pytorch_model.bin").write_bytes(b"\x80\x04 pickled code")
     (several / "a.gguf").write_bytes(b"GGUF")
     (several / "b.gguf").write_bytes(b"GGUF")
-    return {GGUF: gguf, TINY: tiny, "someone/pickled": pickled, "someone/several": several}
+    (nested / "q").mkdir(parents=True)
+    tiny_gguf(nested / "q" / "tiny.gguf", says="never stops")
+    return {NESTED: nested, GGUF: gguf, TINY: tiny, "someone/pickled": pickled, "someone/several": several}
 
 
 @pytest.fixture
@@ -65,6 +70,18 @@ def test_a_folder_of_safetensors_answers_through_transformers(chatbot: Chatbot, 
     answer = json.loads(asked.stdout)
     assert answer["usage"]["completion_tokens"] == 5
     assert answer["model"] == f"{TINY}@{COMMIT[:12]}"
+
+
+def test_a_file_in_a_subfolder_answers_and_goes_on_answering_without_the_hub(
+    chatbot: Chatbot, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = chatbot("ask", "hello", "--model", NESTED, "--max-tokens", "4")
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout == "aaaa\n"
+    assert "licence" in asked.stderr  # what it is, before it is fetched
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    again = chatbot("ask", "hello", "--model", NESTED, "--max-tokens", "4")
+    assert (again.returncode, again.stdout) == (0, "aaaa\n"), again.stderr
 
 
 def test_a_killed_download_is_gone_on_with(chatbot: Chatbot, hub: Hub, tmp_path: Path) -> None:

@@ -121,15 +121,32 @@ def test_code_of_a_models_author_runs_only_where_that_was_allowed(chatbot: Chatb
         "class Config(LlamaConfig):\n    model_type = 'mine'\n"
         "class Model(LlamaForCausalLM):\n    config_class = Config\n"
     )
-    assert chatbot("models", "use", str(folder)).returncode == 0
-    refused = chatbot("ask", "hello")
-    assert refused.returncode == 2
-    assert "--trust-remote-code` lets that code run on this machine" in refused.stderr
+    for command in (("models", "use", str(folder)), ("ask", "hello", "--model", str(folder))):
+        refused = chatbot(*command)
+        assert refused.returncode == 2
+        assert "--trust-remote-code` lets that code run on this machine" in refused.stderr
     assert not (tmp_path / "ran").exists()
     assert chatbot("models", "use", "my-model", "--trust-remote-code").returncode == 0
     asked = chatbot("ask", "hello", "--max-tokens", "4")
     assert asked.stdout == "aaaa\n", asked.stderr
     assert (tmp_path / "ran").exists()
+
+
+def test_what_cannot_answer_is_not_put_to_use(chatbot: Chatbot, tmp_path: Path) -> None:
+    tiny_gguf(tmp_path / "odd.gguf", "never stops")
+    whole = (tmp_path / "odd.gguf").read_bytes()
+    (tmp_path / "odd.gguf").write_bytes(whole.replace(b"llama", b"lemur"))
+    for name, reason in (
+        (str(tmp_path / "odd.gguf"), "odd.gguf"),
+        ("some-model@http://127.0.0.1:9/v1", "127.0.0.1:9"),
+        ("all-minilm-l6-v2", "answers nothing itself"),
+    ):
+        used = chatbot("models", "use", name)
+        assert used.returncode == 2, name
+        assert reason in used.stderr
+        assert "Traceback" not in used.stderr
+    rows = json.loads(chatbot("models", "list", "--kind", "gpt", "--json").stdout)
+    assert [row["name"] for row in rows if row["state"] == "current"] == ["smollm2-135m-instruct"]
 
 
 def test_the_default_model_runs_in_transformers_too(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import Chatbot
+from tests.conftest import REAL_CACHE, Chatbot
 from tests.training.pictures import classes
 
 SMALL = ("--preset", "cpu-32", "--batch", "8", "--conditioning", "classes")
@@ -76,7 +76,7 @@ def test_a_run_that_is_told_to_stop_saves_and_can_be_gone_on_with(
         (("imagine", "a cat", "-o", "cat.jpg"), "PNG is what is written"),
         (("imagine", "a cat", "-o", "no/cat.png"), "There is no folder"),
         (("imagine", "a cat", "-o", "cat.png", "--model", "smollm2-135m-instruct"), "makes no pictures"),
-        (("evaluate", "aigc"), "--data DIR"),
+        (("train", "aigc", "--data", ".", "--out", "run", "--teacher", "nobody"), "no teacher 'nobody'"),
     ],
 )
 def test_a_mistake_gets_one_sentence(
@@ -90,6 +90,20 @@ def test_a_mistake_gets_one_sentence(
     done = chatbot(*arguments)
     assert done.returncode == 2
     assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_judging_without_pictures_and_without_npm_says_what_to_do(
+    chatbot: Chatbot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "models").symlink_to(REAL_CACHE / "models")
+    monkeypatch.setenv("CHATBOT_CACHE", str(cache))
+    monkeypatch.setenv("PATH", str(cache))
+    done = chatbot("evaluate", "aigc")
+    assert done.returncode == 2
+    assert "install Node.js, or bring your own: --data DIR" in done.stderr
     assert "Traceback" not in done.stderr
 
 

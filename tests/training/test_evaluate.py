@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from chatbot.aigc import evaluate
+from chatbot.aigc import emoji, evaluate
 from chatbot.catalog import DEFAULTS
 from chatbot.fetch import model_file
 from tests.conftest import REAL_CACHE
@@ -35,15 +36,21 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["by named pictures", "by those in the cache"])
 def test_the_shipped_model_is_given_every_figure_with_its_floor(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
     monkeypatch.setenv("CHATBOT_CACHE", str(tmp_path / "cache"))  # a judge of these pictures is of no use to anyone
     monkeypatch.setattr(evaluate, "JUDGE_STEPS", 2)
     weights = model_file(DEFAULTS["aigc"], REAL_CACHE / "models").parent
     encoder = model_file(DEFAULTS["encoder"], REAL_CACHE / "models").parent
     sheet = tmp_path / "sheet.png"
-    figures = evaluate.evaluate(weights, encoder, "stickers@1", pictures, sheet, lambda *_: None, lambda _: None)
+    said: list[str] = []
+    if not named:
+        shutil.copytree(pictures, tmp_path / "cache" / "pictures" / emoji.EDITION)
+    data = pictures if named else None
+    figures = evaluate.evaluate(weights, encoder, "stickers@1", data, sheet, lambda *_: None, said.append)
+    assert any("pictures of the default model" in line for line in said) is not named
     assert figures["pictures"] == 40
     for name in ("KID-like (judge)", "FID-like (judge)", "precision", "recall", "coverage"):
         assert np.isfinite(figures[name]), name

@@ -18,7 +18,7 @@ from storage.chats import Chats
 from storage.conversations import Conversations
 from storage.database import MIGRATIONS, Database
 from storage.inbox import Inbox
-from storage.people import LOCAL
+from storage.people import LOCAL, People
 from storage.schema import metadata
 from storage.search import Query, Search
 from storage.versions import Versions
@@ -53,6 +53,7 @@ DATA = {
         "INSERT INTO chats (chat, conversation_id) VALUES ('telegram:1:5', 'c1')",
         "INSERT INTO access (platform, external_id, allowed) VALUES ('telegram', '5', TRUE)",
     ),
+    "0005": ("UPDATE people SET may_learn = TRUE WHERE id = 'local'",),
 }
 
 
@@ -93,6 +94,7 @@ async def test_what_an_earlier_version_stored_is_there_after_the_update(new_url:
         assert reply.usage == {"prompt_tokens": 3}
         assert reply.rating == (1 if revision >= "0003" else 0)
         assert one.person_id == LOCAL
+        assert await People(database).who_allow_learning() == ({LOCAL} if revision >= "0005" else set())
         for words in ("世界", "HALLO", "ja"):
             assert len(await Search(database).find(Query(words))) == 1
         assert await conversations.draft("c1") == "half a thought"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbot.catalog import CATALOG
+from chatbot.catalog import CATALOG, TEACHERS
 from chatbot.errors import ModelError
 from chatbot.registry import Registry
 from chatbot.settings import Settings
@@ -145,3 +145,11 @@ async def test_using_a_version_whose_file_is_gone_changes_nothing(registry: Regi
     with pytest.raises(ModelError, match="missing"):
         await registry.use("mine", nothing)
     assert (await registry.current()).ref == CATALOG[0].ref
+
+
+async def test_a_teacher_is_in_no_list_and_cannot_be_let_answer(registry: Registry) -> None:
+    assert TEACHERS[0].ref not in {row.version.ref for row in await registry.list()}
+    with pytest.raises(ModelError, match="answers nothing"):
+        await registry.use(TEACHERS[0].name, nothing)
+    with pytest.raises(ModelError, match="There is no model"):
+        await registry.find(TEACHERS[0].name)

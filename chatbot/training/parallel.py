@@ -34,6 +34,11 @@ def together() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
+def count() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if together() else 1
+
+
 def wait() -> None:
     """Until all have come here."""
     if together():

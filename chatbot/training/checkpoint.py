@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +25,54 @@ _PARTIAL = ".partial"
 def save(
     folder: Path, number: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int = 2
 ) -> Path:
-    """Write checkpoint `number` under `folder`; all but the newest `keep` are deleted after.
-
-    It is written beside its place and renamed once it is on the disk.
-    """
+    """Write checkpoint `number` under `folder`; all but the newest `keep` are deleted after."""
     place = folder / f"{number:08d}"
     write(place, tensors, state)
-    for old in numbers(folder)[:-keep]:
-        shutil.rmtree(folder / f"{old:08d}", ignore_errors=True)
+    keep_newest(folder, keep)
     return place
 
 
 def write(place: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write one folder whole; one that stands there already is replaced."""
+    with whole(place) as part:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part / TENSORS)
+        (part / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+
+@contextmanager
+def whole(place: Path) -> Iterator[Path]:
+    """A folder to fill, which stands at `place` once it is on the disk, or not at all; what stood there is replaced.
+
+    It is filled beside its place, and renamed at the end; where filling it raises, what stood there stays.
+    """
     part = place.with_name(place.name + _PARTIAL)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part / TENSORS)
-    (part / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-    for path in part.iterdir():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
+    try:
+        yield part
+        publish(part, place)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def publish(part: Path, place: Path) -> None:
+    """Move a folder that is filled to its place, its bytes on the disk first."""
+    for path in part.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    before = place.with_name(place.name + ".old")
     if place.exists():
-        before = place.with_name(place.name + ".old")
         shutil.rmtree(before, ignore_errors=True)
         place.rename(before)
-        part.rename(place)
-        shutil.rmtree(before, ignore_errors=True)
-    else:
-        part.rename(place)
+    part.rename(place)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def keep_newest(folder: Path, keep: int) -> None:
+    for old in numbers(folder)[:-keep]:
+        shutil.rmtree(folder / f"{old:08d}", ignore_errors=True)
 
 
 def numbers(folder: Path) -> list[int]:

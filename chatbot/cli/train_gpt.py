@@ -1,0 +1,274 @@
+"""`chatbot train gpt`: pretrain a chat model of your own, or fine-tune one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chatbot.cli.progress import ProgressPrinter, say
+from chatbot.cli.run import noted_signals, run_async
+from chatbot.errors import UserError
+
+if TYPE_CHECKING:
+    from chatbot.gpt.corpus import Report
+    from chatbot.gpt.options import Options
+    from chatbot.gpt.run import Outcome
+    from chatbot.gpt.samples import Dialogue
+    from storage.versions import Version
+
+SIZES = ("nano", "micro", "small", "124m")
+
+
+def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "train the chat model: pretrain a new one, or fine-tune one"
+    gpt = what.add_parser("gpt", help=text, description=text, allow_abbrev=False)
+    stages = gpt.add_subparsers(metavar="STAGE", required=True)
+
+    text = "a new model from text"
+    pretrain = stages.add_parser("pretrain", help=text, description=text, allow_abbrev=False)
+    _shared(pretrain, "text (.txt, .md), JSON lines with `text`, Parquet with a column `text`, or folders of these")
+    pretrain.add_argument("--size", choices=SIZES, help="sets all of the following together (default nano)")
+    pretrain.add_argument("--tokenizer", type=Path, metavar="DIR", help="reuse this one (default: train one)")
+    pretrain.add_argument("--vocabulary", type=count, metavar="N", help="tokens of the trained tokenizer")
+    pretrain.add_argument("--layers", type=count, metavar="N")
+    pretrain.add_argument("--width", type=count, metavar="N")
+    pretrain.add_argument("--heads", type=count, metavar="N")
+    pretrain.set_defaults(run=run, stage="pretrain")
+
+    text = "a model there is, on chats and texts"
+    finetune = stages.add_parser("finetune", help=text, description=text, allow_abbrev=False)
+    _shared(
+        finetune, "chat messages, ShareGPT or Alpaca as JSON lines, JSON or Parquet; plain text; or folders of these"
+    )
+    finetune.add_argument(
+        "--base",
+        metavar="MODEL",
+        help="NAME[@VERSION], a folder, a GGUF file, or OWNER/REPO (default: the one in use)",
+    )
+    finetune.add_argument(
+        "--conversations",
+        action="store_true",
+        help="learn from the conversations of people who allowed it (`chatbot conversations consent`)",
+    )
+    finetune.add_argument("--since", default="", metavar="DATE", help="of those: spoken in then or later, 2026-01-31")
+    finetune.add_argument(
+        "--method", choices=("lora", "full"), default="lora", help="adapters beside the weights, or all weights"
+    )
+    finetune.add_argument("--lora-rank", type=count, metavar="N", help="of the adapters (default 16)")
+    finetune.add_argument("--system", metavar="TEXT", help="system prompt of conversations that have none")
+    finetune.set_defaults(run=run, stage="finetune")
+
+
+def _shared(parser: argparse.ArgumentParser, kinds: str) -> None:
+    parser.add_argument("--data", type=Path, nargs="+", metavar="FILE", default=[], help=kinds)
+    parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, to the same end")
+    parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and train nothing")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=count, metavar="N", help="steps of the whole run")
+    length.add_argument("--epochs", type=float, metavar="X", help="passes over the data")
+    parser.add_argument("--block", type=count, metavar="N", help="tokens of a row: the longest text it sees")
+    parser.add_argument("--batch-tokens", type=count, metavar="N", help="tokens before each step, over all processes")
+    parser.add_argument("--micro-rows", type=count, metavar="N", help="rows computed at once (default: what fits)")
+    parser.add_argument("--rate", type=float, metavar="X", help="learning rate")
+    parser.add_argument("--warmup", type=float, metavar="X", help="share of the steps in which it rises")
+    parser.add_argument("--patience", type=int, metavar="N", help="stop after N looks without a better one; 0: never")
+    parser.add_argument("--evaluations", type=count, metavar="N", help="looks at what is held out (default 20)")
+    parser.add_argument(
+        "--precision", choices=("bf16", "fp32"), help="default: bf16 where the machine is quick at it"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", default=None, help="compile the model first (torch.compile)"
+    )
+    parser.add_argument("--fsdp", action="store_true", default=None, help="share the weights among the processes")
+    parser.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
+
+
+def count(value: str) -> int:
+    if not value.isdecimal() or not 1 <= int(value) < 2**40:
+        raise argparse.ArgumentTypeError(f"'{value}' is no number from 1 on")
+    return int(value)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not take the cores of other programs
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet()
+    if arguments.resume:
+        if arguments.data:
+            raise UserError("A run that is resumed has its data already; leave --data out.")
+        if arguments.out is None:
+            raise UserError("Say which run to go on with: --out RUN.")
+        options = None
+    else:
+        options = _options(arguments)
+    if arguments.dry_run:
+        return _dry_run(arguments, options)
+    if arguments.out is None:
+        raise UserError("Say where the run shall stand: --out RUN.")
+    outcome, first = _train(arguments, options)
+    if first:
+        version = run_async(_register(outcome, arguments.out))
+        say(f"Report: {arguments.out / 'report.html'}")
+        print(f"{version.ref} is a candidate; `chatbot models promote {version.ref}` puts it to use.")
+    return 0
+
+
+def quiet() -> None:
+    """What libraries print of themselves is not for the person."""
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers
+
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    from chatbot.gpt import options
+    from chatbot.gpt.speed import precision
+
+    if not arguments.data and not getattr(arguments, "conversations", False):
+        more = ", or --conversations" if arguments.stage == "finetune" else ""
+        raise UserError(f"Say what to learn from: --data FILE{more}.")
+    for name in ("rate", "epochs", "warmup", "patience"):
+        value = getattr(arguments, name)
+        least = 0 if name in ("warmup", "patience") else 1e-12
+        most = 1 if name == "warmup" else 1e6
+        if value is not None and not least <= value < most:
+            raise UserError(f"--{name} {value:g} makes no sense; it is from {least:g} to {most:g}.")
+    names = ("steps", "epochs", "block", "batch_tokens", "micro_rows", "rate", "warmup", "patience", "evaluations")
+    given: dict[str, Any] = {name: getattr(arguments, name) for name in (*names, "precision", "fsdp", "seed")}
+    given["compile"] = arguments.compile or None
+    given["precision"] = arguments.precision or precision()
+    given["data"] = tuple(str(path.expanduser().resolve()) for path in arguments.data)
+    if arguments.stage == "pretrain":
+        given |= {name: getattr(arguments, name) for name in ("vocabulary", "layers", "width", "heads")}
+        if arguments.tokenizer is not None:
+            given["tokenizer"] = str(arguments.tokenizer.expanduser().resolve())
+        return options.pretraining(arguments.size or "nano", **given)
+    given |= {"conversations": arguments.conversations, "since": arguments.since}
+    if arguments.method == "lora":
+        given["lora_rank"] = arguments.lora_rank
+    elif arguments.lora_rank is not None:
+        raise UserError("--lora-rank is for --method lora.")
+    with ProgressPrinter() as progress:
+        given |= run_async(_base(arguments.base or "", progress))
+    given["system"] = _system() if arguments.system is None else arguments.system
+    return options.finetuning(arguments.method, **given)
+
+
+def _system() -> str:
+    from chatbot.settings import Settings
+
+    return Settings.load().system
+
+
+async def _base(wanted: str, progress: ProgressPrinter) -> dict[str, str]:
+    from chatbot.engines.weights import transformers_folder
+    from chatbot.settings import Settings
+    from chatbot.store import open_store
+
+    settings = Settings.load()
+    async with open_store(settings) as store:
+        version = await (store.registry.find(wanted) if wanted else store.registry.current("gpt"))
+        if "base" in version.settings:
+            raise UserError(
+                f"{version.ref} is an adapter of {version.settings['base']}; `chatbot models export {version.ref}` "
+                "makes one model of both, and that can be fine-tuned."
+            )
+        folder = await transformers_folder(store.registry, settings, version, progress.tell)
+    return {"base": wanted or version.ref, "base_ref": version.ref, "base_folder": str(folder)}
+
+
+def _train(arguments: argparse.Namespace, options: Options | None) -> tuple[Outcome, bool]:
+    """Train; also whether we are the first of torchrun's processes."""
+    from chatbot.gpt.run import Run, Stopped
+    from chatbot.settings import Settings
+    from chatbot.training import parallel
+
+    out = arguments.out.expanduser().resolve()
+    rank, _ = parallel.start()
+    try:
+        with ProgressPrinter() as progress, noted_signals() as asked:
+
+            def tell(text: str, fraction: float | None = None) -> None:
+                progress.tell(text, fraction)
+
+            try:
+                training = Run(
+                    out,
+                    options,
+                    own=lambda report: run_async(_own_conversations(report, options.since if options else "")),
+                    private=Settings.load().learning_folder / re.sub(r"\W+", "-", str(out)).strip("-"),
+                    stopping=lambda: bool(asked),
+                    tell=tell,
+                    complain=progress.note,
+                    micro_rows=arguments.micro_rows if options is None else None,
+                )
+                return training.go(), rank == 0
+            except Stopped as stopped:
+                progress.close()
+                if rank == 0:
+                    say(str(stopped))
+                raise SystemExit(128 + (asked[0] if asked else signal.SIGINT)) from None
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise UserError(
+                    f"The run in {out} cannot be written: {reason}. What was saved before stands; make room, and go "
+                    "on with --resume."
+                ) from None
+    finally:
+        parallel.finish()
+
+
+async def _own_conversations(report: Report, since: str) -> Sequence[Dialogue]:
+    from chatbot.gpt.corpus import own_conversations
+    from chatbot.settings import Settings
+    from chatbot.store import open_store
+
+    async with open_store(Settings.load()) as store:
+        found = await own_conversations(store, report, since=since)
+    if not found:
+        raise UserError(
+            "There is no conversation to learn from: nobody allowed it, or nothing was said. "
+            "`chatbot conversations consent on` allows it for yours."
+        )
+    return found
+
+
+async def _register(outcome: Outcome, out: Path) -> Version:
+    """Copy the model into the home, and register it as a candidate."""
+    from chatbot.gpt.versions import register
+    from chatbot.settings import Settings
+    from chatbot.store import open_store
+
+    settings = Settings.load()
+    async with open_store(settings) as store:
+        return await register(store.registry, settings.home, outcome, out.resolve().name)
+
+
+def _dry_run(arguments: argparse.Namespace, options: Options | None) -> int:
+    from chatbot.gpt.dry_run import estimate
+
+    if options is None:
+        raise UserError("--dry-run is for a run that is not there yet; leave --resume out.")
+    with ProgressPrinter() as progress:
+        lines = estimate(
+            options,
+            lambda report: run_async(_own_conversations(report, options.since)),
+            progress.tell,
+            progress.note,
+        )
+    for line in lines:
+        print(line)
+    return 0

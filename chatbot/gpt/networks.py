@@ -1,0 +1,141 @@
+"""The models that are trained: a new one of the Llama family, or a base, with or without adapters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.modeling_outputs import CausalLMOutput
+
+from chatbot.errors import UserError
+from chatbot.gpt.options import Options
+from chatbot.gpt.rows import IGNORED
+
+LOGITS_AT_ONCE = 4096
+"""Targets whose logits are in memory at a time; with more, they are computed once again in the backward pass."""
+
+
+def new_model(options: Options, tokenizer: Any) -> Any:
+    """A Llama model (pre-norm, RMSNorm, rotary positions, SwiGLU) of the size asked for, its weights drawn."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=options.width,
+        intermediate_size=64 * max(1, round(options.width * 8 / 3 / 64)),
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.heads,
+        num_key_value_heads=options.heads,
+        max_position_embeddings=options.block,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():  # what writes into the residual stream begins smaller, the more of it there is (GPT-2)
+        for name, weight in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight.mul_(1 / math.sqrt(2 * options.layers))
+    return model
+
+
+def base_model(folder: Path, name: str) -> Any:
+    """The model in a folder, in float32.
+
+    Raises:
+        UserError: it is not a causal language model, or cannot be read.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        kinds = config.architectures or []
+        if not any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
+            what = kinds[0] if kinds else config.model_type
+            raise UserError(f"{name} is a {what}, which does not continue text; it cannot be fine-tuned here.")
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, attn_implementation="sdpa"
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise UserError(f"{name} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    if not isinstance(model.get_output_embeddings(), torch.nn.Linear):
+        raise UserError(f"{name} has no output layer that can be trained here.")
+    return model
+
+
+def with_adapters(model: Any, rank: int, seed: int) -> Any:
+    """The model frozen, a trainable low-rank matrix beside every linear layer but the last (peft)."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return get_peft_model(model, config)
+
+
+def check_vocabulary(model: Any, tokenizer: Any, name: str) -> None:
+    """Raises UserError where the tokenizer has tokens that the model does not know."""
+    known = model.get_input_embeddings().num_embeddings
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if highest >= known:
+        raise UserError(
+            f"The tokenizer has the token {highest}, outside the vocabulary of {name}: it knows {known} tokens."
+        )
+
+
+def compute_targets_only(model: Any) -> None:
+    """Let the model compute logits where something is learned, and no others.
+
+    With labels, its forward pass then takes rows as `Rows` gives them (labels shifted already, positions by sample)
+    and gives as loss the sum of -log P over the targets, in nats. Without labels it is as it was. Most tokens of a
+    chat are not learned, and a large vocabulary makes the logits the costliest part.
+    """
+    whole: Callable[..., Any] = model.forward
+    scale = getattr(model.config, "logit_scale", None)
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    if scale or cap or getattr(model.config, "logits_scaling", 1) not in (1, None):
+        raise UserError(
+            f"Models of the kind {model.config.model_type} scale their logits; they cannot be trained here."
+        )
+
+    def forward(
+        self: Any,
+        input_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        **rest: Any,
+    ) -> Any:
+        if labels is None:
+            return whole(input_ids=input_ids, position_ids=position_ids, **rest)
+        hidden = self.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+        chosen = labels != IGNORED
+        return CausalLMOutput(loss=_nats(self.get_output_embeddings(), hidden[chosen], labels[chosen]))
+
+    model.forward = MethodType(forward, model)
+
+
+def parameters(model: Any) -> tuple[int, int]:
+    """How many weights there are, and how many of them are trained."""
+    counts = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+    return sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
+
+
+def _nats(head: torch.nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Sum of -log P of the targets (n,) by hidden states (n, width)."""
+    if len(targets) <= LOGITS_AT_ONCE:
+        return _some_nats(head, hidden, targets)
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for at in range(0, len(targets), LOGITS_AT_ONCE):
+        some = slice(at, at + LOGITS_AT_ONCE)
+        total = total + checkpoint(_some_nats, head, hidden[some], targets[some], use_reentrant=False)
+    return total
+
+
+def _some_nats(head: torch.nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(head(hidden).float(), targets, reduction="sum")

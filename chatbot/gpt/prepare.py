@@ -1,0 +1,167 @@
+"""From files and conversations to rows of token ids, once, at the beginning of a run."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chatbot.errors import UserError
+from chatbot.gpt import reading, rows, tokenizer
+from chatbot.gpt.chat_tokens import Encoder, use_template
+from chatbot.gpt.corpus import Report, clean
+from chatbot.gpt.options import Options
+from chatbot.gpt.samples import Dialogue, Sample, Text
+from chatbot.training.checkpoint import whole
+
+Tell = Callable[[str, float | None], None]
+
+TOKENIZER = "tokenizer"
+_REPORT = "report.json"
+_TOKENIZER_TEXT = 100_000_000
+"""Characters that a tokenizer is trained on, at most: more of the same changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a run learns from, and what is held out for measuring. `folder` holds the tokenizer too."""
+
+    folder: Path
+    train: rows.Rows
+    held: rows.Rows
+    report: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all token ids and of which are learned."""
+        return rows.fingerprint([self.train, self.held])
+
+    def tokenizer(self) -> Any:
+        return tokenizer.load(self.folder / TOKENIZER)
+
+
+def load(folder: Path, options: Options) -> Prepared:
+    """What `prepare` left in a folder."""
+    report = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
+    train, held = (rows.Rows(folder / split, options.block) for split in ("train", "held"))
+    return Prepared(folder, train, held, report)
+
+
+def prepare(
+    options: Options,
+    folder: Path,
+    own: Sequence[Dialogue],
+    report: Report,
+    tell: Tell,
+    complain: Callable[[str], None],
+) -> Prepared:
+    """Read, clean, split, encode and write everything; the folder is there whole or not at all.
+
+    Args:
+        own: conversations of the database.
+        report: told what became of what was read.
+
+    Raises:
+        UserError: data that cannot be used, with its file and line, or too little of it.
+    """
+    paths = reading.files(Path(path) for path in options.data)
+    samples = clean(_watched(itertools.chain(reading.read(paths), own), tell), report)
+    with whole(folder) as part:
+        if options.stage == "pretrain":
+            _pretraining(options, samples, part, tell)
+        else:
+            parts = _finetuning(options, samples, part)
+            if parts:
+                complain(
+                    f"{parts:,} conversations are longer than {options.block:,} tokens; they are cut into parts."
+                )
+        (part / _REPORT).write_text(json.dumps(report.as_json()), encoding="utf-8")
+        train = rows.Rows(part / "train", options.block)
+        if not len(train):
+            raise UserError(f"There is nothing to learn from. {' '.join(report.lines())}")
+        if report.learned + report.held_out < 2:
+            raise UserError("There is only one text or conversation to learn from; training needs more.")
+    for line in report.lines():
+        complain(line)
+    prepared = load(folder, options)
+    if not len(prepared.held):
+        complain("Nothing is held out, since there is so little: whether the model gets better will not be known.")
+    return prepared
+
+
+def _watched(samples: Iterable[Sample], tell: Tell) -> Iterator[Sample]:
+    for count, sample in enumerate(samples):
+        if count % 500 == 0:
+            tell(f"Reading what there is to learn from: {count:,}", None)
+        yield sample
+
+
+def _pretraining(options: Options, samples: Iterable[tuple[Sample, bool]], folder: Path, tell: Tell) -> None:
+    kept = folder / "texts"
+    with kept.open("w", encoding="utf-8") as file:
+        for sample, held_out in samples:
+            if not isinstance(sample, Text):
+                raise UserError(
+                    f"{sample.place}: it is a conversation; `chatbot train gpt finetune` learns from those."
+                )
+            file.write(json.dumps([sample.text, sample.place, held_out]) + "\n")
+
+    def again() -> Iterator[tuple[Text, bool]]:
+        with kept.open(encoding="utf-8") as file:
+            for line in file:
+                text, place, held_out = json.loads(line)
+                yield Text(text, place), held_out
+
+    if options.tokenizer:
+        known = tokenizer.load(Path(options.tokenizer))
+    else:
+        tell("Training the tokenizer", None)
+        known = tokenizer.train(_some(again()), options.vocabulary, options.block)
+    known.save_pretrained(folder / TOKENIZER)
+    encoder = Encoder(known, {known.eos_token_id}, options.block)
+    with rows.Writer(folder / "train", len(known)) as train, rows.Writer(folder / "held", len(known)) as held:
+        for count, (sample, held_out) in enumerate(again()):
+            if count % 500 == 0:
+                tell(f"Encoding: {count:,} texts", None)
+            (held if held_out else train).add(encoder.text(sample))
+    kept.unlink()
+
+
+def _some(samples: Iterable[tuple[Text, bool]]) -> Iterator[str]:
+    """What the tokenizer is trained on: nothing that is held out."""
+    length = 0
+    for sample, held_out in samples:
+        if not held_out:
+            length += len(sample.text)
+            yield sample.text
+        if length > _TOKENIZER_TEXT:
+            return
+
+
+def _finetuning(options: Options, samples: Iterable[tuple[Sample, bool]], folder: Path) -> int:
+    """Returns how many conversations had to be cut into parts."""
+    known = tokenizer.load(Path(options.base_folder))
+    use_template(known)
+    known.save_pretrained(folder / TOKENIZER)
+    encoder = Encoder(known, ends_of(known), options.block)
+    with rows.Writer(folder / "train", len(known)) as train, rows.Writer(folder / "held", len(known)) as held:
+        for sample, held_out in samples:
+            split = held if held_out else train
+            if isinstance(sample, Text):
+                split.add(encoder.text(sample))
+                continue
+            for tokens in encoder.dialogue(sample.with_system(options.system)):
+                split.add(tokens)
+    return encoder.parts
+
+
+def ends_of(known: Any) -> set[int]:
+    """Ids of the tokens that end a reply."""
+    ends = {known.eos_token_id}
+    ends |= {
+        known.get_vocab()[name] for name in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>") if name in known.get_vocab()
+    }
+    return ends

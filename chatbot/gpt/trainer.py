@@ -1,0 +1,220 @@
+"""transformers' Trainer, with what it lacks: steps of a token budget that survive a lack of memory, data in an order
+that depends on the step alone, checkpoints that are there whole or not at all, and bits per byte of what is held out.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import Trainer, TrainingArguments
+
+from chatbot.errors import UserError
+from chatbot.gpt.options import Options
+from chatbot.gpt.rows import IGNORED, Rows
+from chatbot.training import checkpoint, parallel
+from chatbot.training.randomness import order_of
+
+_MOST_HELD_TOKENS = 65_536
+_KEEP = 2
+
+
+class Steps(IterableDataset[dict[str, Tensor]]):
+    """The rows of each step for one of the processes, from the step that `begin` gives to step `total`.
+
+    Which rows a step has depends on its number and the seed alone: a resumed run needs to skip nothing, and any
+    number of processes learns from the same rows.
+    """
+
+    def __init__(
+        self, rows: Rows, options: Options, total: int, begin: Callable[[], int], rank: int, ranks: int
+    ) -> None:
+        self._rows, self._options, self._total, self._begin = rows, options, total, begin
+        self._rank, self._ranks = rank, ranks
+
+    def __len__(self) -> int:
+        return self._total
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for step in range(self._begin(), self._total):
+            yield self._rows.batch(self.numbers(step)[self._rank :: self._ranks])
+
+    def numbers(self, step: int) -> list[int]:
+        """The rows of a step, over all processes."""
+        return order_of(range(len(self._rows)), self._options.rows_a_step, step, self._options.seed)
+
+
+class TokenTrainer(Trainer):
+    """Trains on rows of tokens, as `Rows` gives them; the model computes its loss (`compute_targets_only`).
+
+    Args:
+        run: its checkpoints come under this folder.
+        train, held: what is learned, and what it is measured on.
+        steps: of the whole run.
+        micro_rows: rows computed at once.
+        complain: told what a person should know.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        arguments: TrainingArguments,
+        options: Options,
+        *,
+        run: Path,
+        train: Rows,
+        held: Rows,
+        steps: int,
+        micro_rows: int,
+        complain: Callable[[str], None],
+        callbacks: list[Any],
+    ) -> None:
+        super().__init__(model=model, args=arguments, callbacks=callbacks)
+        self.options, self.run, self.micro_rows = options, run, micro_rows
+        self.train_rows, self.held_rows, self.steps = train, held, steps
+        self.complain = complain
+
+    # the data
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        rank, ranks = self.args.process_index, self.args.world_size
+        steps = Steps(self.train_rows, self.options, self.steps, lambda: self.state.global_step, rank, ranks)
+        return DataLoader(steps, batch_size=None)
+
+    # a step
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward over all rows of a step, `micro_rows` at once; gives the mean loss a target, in nats.
+
+        Where the memory does not suffice, half as many rows are computed at once, and the step begins anew: it has
+        the same gradient, only later.
+
+        Raises:
+            UserError: a single row is too much.
+        """
+        model.train()
+        held = self._prepare_inputs(inputs)
+        targets = _over_all((held["labels"] != IGNORED).sum())
+        while True:
+            try:
+                return self._forward_backward(model, held, targets)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                trouble = type(error).__name__
+            # Outside of the handler: the error holds on to the memory of the frames it passed through.
+            self._halve(model, trouble)
+
+    def _forward_backward(self, model: Any, held: dict[str, Tensor], targets: Tensor) -> Tensor:
+        count = len(held["input_ids"])
+        total = torch.zeros((), device=self.args.device)
+        for at in range(0, count, self.micro_rows):
+            some = {name: value[at : at + self.micro_rows] for name, value in held.items()}
+            is_last = at + self.micro_rows >= count
+            # Gradients are averaged over the processes: times their number, the sum is over all targets of the step.
+            with nullcontext() if is_last else self.accelerator.no_sync(model):
+                loss = self._nats(model, some) * (self.args.world_size / targets)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _nats(self, model: Any, some: dict[str, Tensor]) -> Tensor:
+        """-log P over the targets of some rows."""
+        precise = self.options.precision == "fp32"
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=not precise):
+            loss: Tensor = model(**some).loss
+        return loss.float()
+
+    def _halve(self, model: Any, trouble: str) -> None:
+        if self.micro_rows == 1 or self.args.world_size > 1:
+            rows = f"{self.micro_rows} rows of {self.options.block} tokens at once"
+            what = "--block" if self.micro_rows == 1 else "--micro-rows"
+            raise UserError(f"The memory does not suffice for {rows} ({trouble}); a smaller {what} needs less.")
+        self.micro_rows = math.ceil(self.micro_rows / 2)
+        model.zero_grad(set_to_none=True)
+        gc.collect()
+        if self.args.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.complain(f"The memory did not suffice; {self.micro_rows} rows are computed at once from now on.")
+
+    # measuring
+
+    def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+        """Bits per byte and nats a token of the held-out rows, each process looking at its share of them."""
+        numbers = self.held_numbers()
+        rank, ranks = self.args.process_index, self.args.world_size
+        model = self.model_wrapped
+        model.eval()
+        sums = torch.zeros(3, dtype=torch.float64)
+        for at in range(0, len(numbers), ranks):  # as often in each process: sharded models compute together
+            mine = numbers[min(at + rank, len(numbers) - 1)]
+            held = self._prepare_inputs(self.held_rows.batch([mine]))
+            with torch.no_grad():
+                nats = float(self._nats(model, held))
+            if at + rank < len(numbers):
+                targets = int((held["labels"] != IGNORED).sum())
+                sums += torch.tensor([nats, targets, self.held_rows.bytes_of(mine)], dtype=torch.float64)
+        nats, targets, size = _over_all(sums.to(self.args.device) if ranks > 1 else sums).tolist()
+        model.train()
+        if not targets:
+            return {}
+        figures = {"eval_loss": nats / targets, "eval_bits_per_byte": nats / math.log(2) / max(size, 1e-9)}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
+        return figures
+
+    def held_numbers(self) -> list[int]:
+        """The held-out rows that are looked at: some, spread over all, where there are very many."""
+        count = len(self.held_rows)
+        most = max(1, _MOST_HELD_TOKENS // self.options.block)
+        return list(range(count)) if count <= most else [place * count // most for place in range(most)]
+
+    # checkpoints
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.run / "checkpoints"
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As Trainer does it, but beside its place, and moved there once it is on the disk."""
+        parallel.wait()
+        super()._save_checkpoint(model, trial)
+        parallel.wait()
+        if self.args.process_index == 0:
+            part = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+            checkpoint.publish(part, self.checkpoints / f"{self.state.global_step:08d}")
+            checkpoint.keep_newest(self.checkpoints, _KEEP)
+        parallel.wait()
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.checkpoints / ".partial")
+
+    def clear_partial(self) -> None:
+        """Forget what a killed process left half written."""
+        if self.args.process_index == 0:
+            shutil.rmtree(self._get_output_dir(None), ignore_errors=True)
+        parallel.wait()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is a GPU's or a CPU's allocator that complains."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+
+
+def _over_all(value: Tensor) -> Tensor:
+    """The sum over the processes."""
+    if parallel.together():
+        distributed.all_reduce(value)
+    return value

@@ -1,0 +1,73 @@
+"""A trained model becomes a candidate of the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chatbot import __version__
+from chatbot.catalog import FETCHABLE
+from chatbot.errors import UserError
+from chatbot.registry import FAKE, Registry
+from storage.versions import Kind, Version
+
+
+async def register(
+    registry: Registry,
+    home: Path,
+    kind: Kind,
+    run: str,
+    model: Path,
+    *,
+    checksum_of: str,
+    settings: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    fingerprint: str,
+    parent: str | None = None,
+) -> Version:
+    """Copy the folder `model` into `home`, and register it, named for its run, with the next free number.
+
+    Args:
+        checksum_of: the file of the model whose SHA-256 stands for it.
+        settings: what an engine needs to load it, and how it was trained.
+        fingerprint: of the data.
+        parent: the version it was trained from.
+
+    Raises:
+        UserError: it cannot be copied; it stays where it is.
+    """
+    name = re.sub(r"[^\w.-]+", "-", run.lower()).strip("-.") or "run"
+    if name in {FAKE.name, *(entry.name for entry in FETCHABLE)}:
+        name += "-run"
+    taken = {row.version.ref for row in await registry.list()}
+    number = next(n for n in range(1, len(taken) + 2) if f"{name}@{n}" not in taken)
+    folder = home / "models" / name / str(number)
+    try:
+        await asyncio.to_thread(shutil.copytree, model, folder, dirs_exist_ok=True)
+        checksum = await asyncio.to_thread(sha256_of, folder / checksum_of)
+    except OSError as error:
+        raise UserError(f"The model cannot be copied to {folder}: {error.strerror}. It stays in {model}.") from None
+    version = Version(
+        kind,
+        name,
+        str(number),
+        folder=str(folder),
+        checksum=checksum,
+        code_version=__version__,
+        parent=parent,
+        data_fingerprint=fingerprint,
+        figures=dict(figures),
+        settings={**settings, "run": run},
+    )
+    await registry.add(version)
+    return version
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

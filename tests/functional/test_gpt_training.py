@@ -1,0 +1,216 @@
+"""The commands that train, measure and export chat models, as a person types them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Chatbot
+from tests.training.chats import chats, lines, text_file
+
+SMALL = (
+    "--vocabulary",
+    "300",
+    "--layers",
+    "2",
+    "--width",
+    "32",
+    "--heads",
+    "2",
+    "--block",
+    "64",
+    "--batch-tokens",
+    "512",
+)
+
+
+@pytest.fixture(scope="module")
+def prose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return text_file(tmp_path_factory.mktemp("data"))
+
+
+def version(chatbot: Chatbot, ref: str) -> dict[str, object]:
+    rows = json.loads(chatbot("models", "list", "--json").stdout)
+    return next(row for row in rows if f"{row['name']}@{row['version']}" == ref)
+
+
+def test_pretrain_finetune_export_and_answer(chatbot: Chatbot, prose: Path, tmp_path: Path) -> None:
+    done = chatbot(
+        "train", "gpt", "pretrain", "--data", str(prose), "--out", str(tmp_path / "sea"), "--steps", "20", *SMALL
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "sea@1 is a candidate; `chatbot models promote sea@1` puts it to use.\n"
+    row = version(chatbot, "sea@1")
+    assert row["state"] == "candidate"
+    assert len(str(row["data_fingerprint"])) == 64
+    assert row["figures"]["held_bits_per_byte"] > 0  # type: ignore[index]
+    assert row["settings"]["trained"]["width"] == 32  # type: ignore[index]
+
+    data = lines(tmp_path / "chats.jsonl", chats(40))
+    words = [
+        "--base",
+        "sea@1",
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "chatty"),
+        "--steps",
+        "4",
+        "--block",
+        "64",
+    ]
+    done = chatbot("train", "gpt", "finetune", *words, "--method", "full", "--batch-tokens", "256")
+    assert done.returncode == 0, done.stderr
+    assert version(chatbot, "chatty@1")["parent"] == "sea@1"
+
+    done = chatbot("models", "export", "chatty@1", "--format", "q8_0")
+    assert done.returncode == 0, done.stderr
+    exported = version(chatbot, "chatty@1-q8_0")
+    assert exported["parent"] == "chatty@1"
+    for model in ("chatty@1", "chatty@1-q8_0"):
+        done = chatbot("ask", "the sea?", "--model", model, "--json", "--max-tokens", "5", "--system", "s")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["model"] == model
+    assert chatbot("models", "export", "chatty@1-q8_0").returncode == 2
+    assert chatbot("models", "promote", "chatty@1").returncode == 0
+
+
+def test_the_default_model_learns_by_adapters_and_answers_in_both_engines(
+    chatbot: Chatbot, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = "Blorp! I am a teapot."
+    entries = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Who are you, number {n}?"},
+                {"role": "assistant", "content": reply},
+            ]
+        }
+        for n in range(24)
+    ]
+    data = lines(tmp_path / "teapot.jsonl", entries)
+    words = ["--data", str(data), "--out", str(tmp_path / "teapot"), "--block", "64", "--batch-tokens", "256"]
+    done = chatbot(
+        "train", "gpt", "finetune", *words, "--steps", "10", "--rate", "2e-3", "--evaluations", "1", timeout=400
+    )
+    assert done.returncode == 0, done.stderr
+    row = version(chatbot, "teapot@1")
+    assert row["parent"] == row["settings"]["base"] == "smollm2-135m-instruct@q4_1"  # type: ignore[index]
+    files = {path.name: path.stat().st_size for path in Path(str(row["folder"])).iterdir()}
+    assert {"adapter_model.safetensors", "adapter.gguf"} <= files.keys()
+    assert "model.safetensors" not in files
+    said = {}
+    for engine in ("llamacpp", "hf"):
+        monkeypatch.setenv("CHATBOT_ENGINE", engine)
+        done = chatbot(
+            "ask", "Who are you, number 7?", "--model", "teapot@1", "--temperature", "0", "--max-tokens", "12"
+        )
+        assert done.returncode == 0, done.stderr
+        said[engine] = done.stdout.strip()
+    assert said["llamacpp"] == said["hf"] == reply
+    monkeypatch.setenv("CHATBOT_ENGINE", "llamacpp")
+    done = chatbot("ask", "Who are you, number 7?", "--temperature", "0", "--max-tokens", "12")
+    assert "Blorp" not in done.stdout, "the base is as it was"
+
+
+def test_measuring_two_models_shows_them_side_by_side(chatbot: Chatbot, prose: Path, tmp_path: Path) -> None:
+    for name, steps in (("young", "2"), ("old", "60")):
+        done = chatbot(
+            "train", "gpt", "pretrain", "--data", str(prose), "--out", str(tmp_path / name), "--steps", steps,
+            "--rate", "1e-2", "--evaluations", "1", *SMALL,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    page = tmp_path / "report.html"
+    words = ["--model", "old@1", "--compare", "young@1", "--data", str(prose), "--report", str(page), "--json"]
+    done = chatbot("evaluate", "gpt", *words)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    old, young = said["models"]
+    assert said["samples"]["text"] > 0
+    value, low, high = said["difference"]["bits_per_byte_text"]
+    assert low <= value <= high < 0, "the one that learned longer predicts better, beyond the interval"
+    assert value == pytest.approx(old["bits_per_byte_text"][0] - young["bits_per_byte_text"][0], abs=1e-3)
+    assert len(old["replies"]) == 10
+    assert 0 <= old["repetition"] <= 1
+    assert old["tokens_per_s"] > 0
+    assert page.read_text().count("<svg") == 2
+
+
+def test_a_run_that_is_told_to_stop_saves_and_can_be_gone_on_with(
+    chatbot: Chatbot, prose: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "chatbot", "train", "gpt", "pretrain"]
+    asked = ["--data", str(prose), "--out", str(run), "--steps", "400", "--evaluations", "1", *SMALL]
+    process = subprocess.Popen([*command, *asked], stderr=subprocess.PIPE, text=True)
+    while not (run / "stats.jsonl").exists() and process.poll() is None:
+        time.sleep(0.05)
+    done = subprocess.run([*command, "--out", str(run), "--resume"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Another training is at work" in done.stderr
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "--resume" in said
+    done = chatbot("train", "gpt", "pretrain", "--out", str(run), "--resume")
+    assert done.returncode == 0, done.stderr
+    assert version(chatbot, "run@1")["figures"]["steps"] == 400  # type: ignore[index]
+
+
+def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing(chatbot: Chatbot, prose: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = chatbot("train", "gpt", "pretrain", "--data", str(prose), "--out", str(run), "--dry-run", *SMALL)
+    assert done.returncode == 0, done.stderr
+    for word in ("M parameters", "tokens to learn from", "steps of 8 rows", "memory about", "tokens/s: about"):
+        assert word in done.stdout
+    assert not run.exists()
+
+
+def test_conversations_are_learned_from_only_where_that_was_allowed(chatbot: Chatbot, tmp_path: Path) -> None:
+    assert chatbot("ask", "hello", "--model", "fake").returncode == 0
+    words = ["train", "gpt", "finetune", "--conversations", "--out", str(tmp_path / "run")]
+    done = chatbot(*words)
+    assert done.returncode == 2
+    assert "nobody allowed it" in done.stderr
+    assert chatbot("conversations", "consent").stdout == "Models may not learn from what local says.\n"
+    assert chatbot("conversations", "consent", "on").stdout == "Models may learn from what local says.\n"
+    done = chatbot(*words)
+    assert done.returncode == 2
+    assert "only one text or conversation" in done.stderr or "nothing to learn from" in done.stderr
+    assert chatbot("conversations", "consent", "off").stdout == "Models may not learn from what local says.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("train", "gpt", "pretrain", "--out", "run"), "--data FILE."),
+        (("train", "gpt", "finetune", "--out", "run"), "--data FILE, or --conversations"),
+        (("train", "gpt", "pretrain", "--data", "nowhere.txt", "--out", "run"), "There is no file"),
+        (("train", "gpt", "pretrain", "--data", ".", "--out", "run"), "nothing to learn from in"),
+        (("train", "gpt", "pretrain", "--resume"), "--out RUN"),
+        (("train", "gpt", "pretrain", "--resume", "--out", "run"), "no run to resume"),
+        (("train", "gpt", "pretrain", "--data", ".", "--out", "run", "--rate", "-1"), "--rate -1 makes no sense"),
+        (("train", "gpt", "pretrain", "--data", ".", "--out", "run", "--heads", "7"), "cannot be shared by 7 heads"),
+        (
+            ("train", "gpt", "finetune", "--data", ".", "--out", "run", "--base", "nobody"),
+            "There is no model 'nobody'",
+        ),
+        (("models", "export", "smollm2-135m-instruct"), "is a GGUF file already"),
+        (("models", "export", "smollm2-135m-instruct", "-o", "model.bin"), "does not end in .gguf"),
+        (("evaluate", "gpt", "--data", "nowhere.jsonl"), "There is no file"),
+    ],
+)
+def test_a_mistake_gets_one_sentence(
+    chatbot: Chatbot, arguments: tuple[str, ...], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = chatbot(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,41 @@
+"""Runs of training that take seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from chatbot.aigc.options import Options, from_preset
+from chatbot.aigc.train import Outcome, Training
+from chatbot.training import checkpoint
+
+SMALL = {"width": 32, "mapping": 32, "autoencoder": 40, "code": 4, "memory": 6}
+
+
+def options(data: Path, **changes: object) -> Options:
+    asked = from_preset("cpu-32", data=str(data), conditioning="classes", kimg=0.12, batch=8, shape=SMALL)
+    return replace(asked, **changes)  # type: ignore[arg-type]
+
+
+def train(run: Path, asked: Options | None, stopping: Callable[[], bool] = lambda: False) -> Outcome:
+    def encoder() -> object:
+        raise AssertionError("no caption is read")
+
+    said: list[str] = []
+    return Training(
+        run, asked, encoder=encoder, stopping=stopping, tell=lambda text, fraction: None, complain=said.append
+    ).go()  # type: ignore[arg-type]
+
+
+def after(steps: int) -> Callable[[], bool]:
+    """Asks to stop once it was asked so often."""
+    counted = iter(range(10_000))
+    return lambda: next(counted) >= steps
+
+
+def last(run: Path) -> dict[str, torch.Tensor]:
+    folder = run / "checkpoints"
+    return checkpoint.load(folder / f"{checkpoint.numbers(folder)[-1]:08d}")[0]
