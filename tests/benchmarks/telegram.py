@@ -255,7 +255,7 @@ def memory(count: int = 50_000) -> list[str]:
     """Memory and tables while updates go by; one in fifty is answered by the model, the others are stored, refused
     (their people may not talk) and done."""
     sizes = []
-    with running(TELEGRAM_ALLOW=",".join(str(60_000 + n) for n in range(100))) as (telegram, bot, home):
+    with running(TELEGRAM_ALLOW=",".join(str(n) for n in (1001, *range(60_000, 60_100)))) as (telegram, bot, home):
         telegram.control("set", record=False)
         process = psutil.Process(bot.pid)
         for begin in range(0, count, 500):
