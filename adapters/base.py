@@ -1,7 +1,7 @@
 """What an adapter is: it hears people on a platform and shows them what comes of it. What lies between is `Talk`.
 
 An adapter is a folder with a module for its entry point (`chatbot/frontends.py`). For each thing that a person does
-it makes an `Incoming` and a `Room`, and awaits `Talk.answer` or `Talk.press`; a room has four methods. In one chat
+it makes an `Incoming` and a `Room`, and awaits `Talk.answer` or `Talk.press`; a room has three methods. In one chat
 that is done in order; `/stop` alone passes (`is_urgent`).
 """
 
@@ -108,10 +108,6 @@ Segment = Told | Ask | File | Reply
 
 class Room(Protocol):
     """Where an answer is shown."""
-
-    async def begin(self, reply: str) -> None:
-        """A reply has begun: its id."""
-        ...
 
     def busy(self, what: str) -> None:
         """Something takes long: what the program says about it."""

@@ -143,7 +143,6 @@ class Talk:
                 async for event in events:
                     if isinstance(event, Started):
                         await self._begun(event, incoming)
-                        await room.begin(event.reply)
                         cost.replies += 1
                     elif isinstance(event, TextDelta):
                         text += event.text

@@ -29,9 +29,6 @@ class LinesRoom:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    async def begin(self, reply: str) -> None:
-        """Nobody asks for it here."""
-
     def busy(self, what: str) -> None:
         """Whoever reads lines waits for one."""
 

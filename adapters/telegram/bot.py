@@ -170,13 +170,24 @@ class TelegramBot:
         """Store what is to be answered; when this returns, the updates may be confirmed."""
         arrivals = []
         for raw in raws:
-            update = read(raw, self._id, self._name)
-            if update is not None and (update.asked or self._settings.telegram_groups == "all"):
-                urgent = is_urgent(update.text) or update.text.startswith(("good:", "bad:"))
-                arrivals.append(
-                    Arrival(update.id, update.chat.lane, str(update.sender), json.dumps(raw), urgent=urgent)
-                )
+            try:
+                arrival = self._arrival(raw)
+            except Exception as error:  # one that cannot be read must not keep the others from being read
+                tell(logging.ERROR, "an update cannot be read", why=keep_trace(error))
+                continue
+            if arrival is not None:
+                arrivals.append(arrival)
         self._lanes.add(await self._inbox.store(arrivals))
+
+    def _arrival(self, raw: Any) -> Arrival | None:
+        """What is to be answered of an update; None where that is nothing."""
+        update = read(raw, self._id, self._name)
+        if update is None or not (update.asked or self._settings.telegram_groups == "all"):
+            return None
+        rates = update.act == "pressed" and update.text.startswith(("good:", "bad:"))
+        return Arrival(
+            update.id, update.chat.lane, str(update.sender), json.dumps(raw), is_urgent(update.text) or rates
+        )
 
     async def _look_after(self) -> None:
         """Take what others have left or stored for us, and show that we live."""

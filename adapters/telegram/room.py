@@ -88,9 +88,6 @@ class TelegramRoom:
 
     # What Room asks for
 
-    async def begin(self, reply: str) -> None:
-        """It is kept along with what is out of it."""
-
     def busy(self, what: str) -> None:
         if what.startswith("Drawing"):
             self._act_as(ChatAction.UPLOAD_PHOTO)
@@ -125,10 +122,10 @@ class TelegramRoom:
     async def _deliver_reply(self, reply: Reply) -> None:
         if reply.pictures:
             self._shown = None  # they come first
+        self._entry.reply_id = reply.id  # kept along with what is out of it
         for picture in reply.pictures:
             self._act_as(ChatAction.UPLOAD_PHOTO)
             await self._out_once(partial(self._picture, picture))
-        self._entry.reply_id = reply.id
         await self._words(render.pieces(reply.text), buttons.under(reply, self._language))
 
     async def _picture(self, picture: Picture) -> None:

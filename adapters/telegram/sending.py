@@ -18,7 +18,7 @@ from adapters.telegram.pacing import Pace
 from adapters.telegram.render import Piece
 from adapters.telegram.updates import Chat
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 
 T = TypeVar("T")
 
