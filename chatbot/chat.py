@@ -52,12 +52,20 @@ class ChatService:
         self._summarising: set[asyncio.Task[None]] = set()
 
     async def send(
-        self, conversation_id: str | None, text: str, *, commands: bool = True, model: str = "", person: str = LOCAL
+        self,
+        conversation_id: str | None,
+        text: str,
+        *,
+        commands: bool = True,
+        model: str = "",
+        person: str = LOCAL,
+        message_id: str = "",
     ) -> AsyncGenerator[Event, None]:
         """Answer one message in a conversation; None begins a new one, of `person`.
 
         A plain request for a picture is answered with one. Without `commands`, whatever it begins with or asks for
-        is for the chat model. A `model` answers this once.
+        is for the chat model. A `model` answers this once. A `message_id` by which a front end finds the message
+        again is its id.
 
         The message is committed before the model starts; the reply is saved as it comes. The last event is
         Finished or Failed, or for a command whatever it tells. Closing the iterator stops the reply and
@@ -67,7 +75,7 @@ class ChatService:
             text = plain.message(text)
             routed = route(text) if commands else ToModel(text)
             if isinstance(routed, ToCommand):
-                call = Call(self, conversation_id, routed.argument, person)
+                call = Call(self, conversation_id, routed.argument, person, message_id)
                 async with aclosing(routed.command.run(call)) as told:
                     async for event in told:
                         yield event
@@ -75,12 +83,12 @@ class ChatService:
         except (UserError, StorageError) as error:
             yield Failed(str(error))
             return
-        async with aclosing(self._say(conversation_id, routed, model, person)) as events:
+        async with aclosing(self._say(conversation_id, routed, model, person, message_id)) as events:
             async for event in events:
                 yield event
 
     async def imagine(
-        self, conversation_id: str | None, prompt: str, *, person: str = LOCAL
+        self, conversation_id: str | None, prompt: str, *, person: str = LOCAL, message_id: str = ""
     ) -> AsyncGenerator[Event, None]:
         """Answer with a picture of `prompt`, which may begin with `--seed N` and `--style NAME`.
 
@@ -90,12 +98,12 @@ class ChatService:
         routed = route_said(said)
         if isinstance(routed, ToModel):
             raise MessageError("Say what shall be in the picture too: /imagine TEXT.")
-        async with aclosing(self._say(conversation_id, routed, "", person)) as events:
+        async with aclosing(self._say(conversation_id, routed, "", person, message_id)) as events:
             async for event in events:
                 yield event
 
     async def _say(
-        self, conversation_id: str | None, routed: ToModel | ToPictures, model: str, person: str
+        self, conversation_id: str | None, routed: ToModel | ToPictures, model: str, person: str, message_id: str
     ) -> AsyncGenerator[Event, None]:
         conversation: str | Conversation
         if conversation_id is None:
@@ -105,7 +113,7 @@ class ChatService:
             conversation = conversation_id
 
         async def open_turn() -> Turn:
-            return await self.conversations.add_turn(conversation, routed.text)
+            return await self.conversations.add_turn(conversation, routed.text, message_id=message_id)
 
         async with aclosing(self._turn(conversation_id, open_turn, model, routed)) as events:
             async for event in events:
@@ -130,11 +138,11 @@ class ChatService:
                 yield event
 
     async def edit(
-        self, conversation_id: str, message_id: str | None, text: str, *, model: str = ""
+        self, conversation_id: str, message_id: str | None, text: str, *, model: str = "", new_id: str = ""
     ) -> AsyncGenerator[Event, None]:
         """Say something else in the place of what one said (None: the last shown), which stays beside it.
 
-        The events are those of `send`.
+        The events are those of `send`; `new_id` is the id of what is said instead.
         """
 
         async def open_turn() -> Turn:
@@ -142,7 +150,7 @@ class ChatService:
             edited = message_id or await self.last_said(conversation_id)
             if (await self.conversations.message(edited)).role != "user":
                 raise MessageError("Only what you said yourself can be edited; ask for another reply instead.")
-            return await self.conversations.add_turn(conversation_id, cleaned, beside=edited)
+            return await self.conversations.add_turn(conversation_id, cleaned, beside=edited, message_id=new_id)
 
         async with aclosing(self._turn(conversation_id, open_turn, model, branched=True)) as events:
             async for event in events:

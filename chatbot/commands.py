@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from chatbot.errors import MessageError
-from chatbot.events import ConversationChanged, Event, Failed, Notice
+from chatbot.events import ConversationChanged, Event, Failed, FileReady, Notice
 
 if TYPE_CHECKING:
     from chatbot.chat import ChatService
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A command as someone gave it: in which conversation (None: a new one), with what behind it, and who."""
+    """A command as someone gave it: in which conversation (None: a new one), with what behind it, and who; a message
+    that it says has `message_id`, where that is not empty."""
 
     service: ChatService
     conversation: str | None
     argument: str
     person: str
+    message_id: str = ""
 
     @property
     def here(self) -> str:
@@ -33,18 +36,19 @@ class Call:
 
 
 Run = Callable[[Call], AsyncGenerator[Event, None]]
+Destroys = Literal["", "conversation", "everything"]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """`argument` names what may follow the command, or is empty. A front end asks before it runs one that
-    `destroys`."""
+    `destroys` the conversation, or everything that is the person's."""
 
     name: str
     argument: str
     help: str
     run: Run
-    destroys: bool = False
+    destroys: Destroys = ""
 
     @property
     def usage(self) -> str:
@@ -54,12 +58,22 @@ class Command:
 COMMANDS: dict[str, Command] = {}
 
 
-def _command(name: str, help: str, argument: str = "", *, destroys: bool = False) -> Callable[[Run], Run]:
+def _command(name: str, help: str, argument: str = "", *, destroys: Destroys = "") -> Callable[[Run], Run]:
     def register(run: Run) -> Run:
         COMMANDS[name] = Command(name, argument, help, run, destroys)
         return run
 
     return register
+
+
+CHATS_SHOWN = 20
+
+WELCOME = "Hello! Say something, and a model on this machine answers. /help shows what else there is."
+
+
+@_command("start", "say hello")
+async def _start(call: Call) -> AsyncGenerator[Event, None]:
+    yield Notice(WELCOME)
 
 
 @_command("help", "show the commands")
@@ -70,7 +84,8 @@ async def _help(call: Call) -> AsyncGenerator[Event, None]:
 
 @_command("imagine", "make a picture; --seed N and --style NAME may stand before", "TEXT")
 async def _imagine(call: Call) -> AsyncGenerator[Event, None]:
-    async with aclosing(call.service.imagine(call.conversation, call.argument, person=call.person)) as events:
+    said = {"person": call.person, "message_id": call.message_id}
+    async with aclosing(call.service.imagine(call.conversation, call.argument, **said)) as events:
         async for event in events:
             yield event
 
@@ -78,6 +93,25 @@ async def _imagine(call: Call) -> AsyncGenerator[Event, None]:
 @_command("new", "start a new conversation")
 async def _new(call: Call) -> AsyncGenerator[Event, None]:
     yield ConversationChanged(None)
+
+
+@_command("chats", "show your conversations, or open one by its number", "[NUMBER]")
+async def _chats(call: Call) -> AsyncGenerator[Event, None]:
+    listed = await call.service.conversations.list(CHATS_SHOWN, person=call.person)
+    if not listed:
+        yield Notice("There are no conversations yet.")
+    elif not call.argument:
+        lines = (
+            f"{'→' if conversation.id == call.conversation else ' '} {number}  {conversation.title or '(empty)'}"
+            for number, conversation in enumerate(listed, 1)
+        )
+        yield Notice("\n".join([*lines, "/chats NUMBER opens one."]))
+    elif not (call.argument.isdecimal() and 0 < int(call.argument) <= len(listed)):
+        raise MessageError(f"Say a number from 1 to {len(listed)}: /chats NUMBER.")
+    else:
+        chosen = listed[int(call.argument) - 1]
+        yield ConversationChanged(chosen.id)
+        yield Notice(f"Here again: {chosen.title or '(empty)'}")
 
 
 @_command("rename", "give the conversation another title", "TITLE")
@@ -91,7 +125,7 @@ async def _rename(call: Call) -> AsyncGenerator[Event, None]:
         yield ConversationChanged(call.conversation)
 
 
-@_command("delete", "delete the conversation", destroys=True)
+@_command("delete", "delete the conversation", destroys="conversation")
 async def _delete(call: Call) -> AsyncGenerator[Event, None]:
     if call.conversation is None:
         yield Failed("There is nothing to delete: the conversation is empty.")
@@ -123,6 +157,12 @@ async def _continue(call: Call) -> AsyncGenerator[Event, None]:
     async with aclosing(call.service.resume(call.here)) as events:
         async for event in events:
             yield event
+
+
+@_command("stop", "stop the reply that is coming; what came of it stays")
+async def _stop(call: Call) -> AsyncGenerator[Event, None]:
+    stopped = call.conversation is not None and await call.service.stop(call.conversation)
+    yield Notice("Stopped." if stopped else "No reply is coming.")
 
 
 @_command("next", "show the next version of the last reply, or of what you said")
@@ -229,3 +269,44 @@ async def _model(call: Call) -> AsyncGenerator[Event, None]:
                 changed = event.conversation
             yield event
     yield Notice(f"{await service.model(changed)} answers here from now on.")
+
+
+@_command("export", "write the conversation to a file, or all of yours: /export all", "[all]")
+async def _export(call: Call) -> AsyncGenerator[Event, None]:
+    from chatbot.transfer.write import export  # with all that stands below it, when it is wanted
+
+    conversations = call.service.conversations
+    if call.argument == "all":
+        wanted = await conversations.list(person=call.person)
+        text = "".join([piece async for piece in export(call.service.store, wanted, "json")])
+        yield FileReady("conversations.json", text)
+        return
+    if call.argument:
+        raise MessageError("It is /export for this conversation, or /export all for all of yours.")
+    here = await conversations.get(call.here)
+    text = "".join([piece async for piece in export(call.service.store, [here], "markdown")])
+    yield FileReady(f"{file_name(here.title)}.md", text)
+
+
+def file_name(title: str) -> str:
+    """A title as the name of a file."""
+    return re.sub(r"\W+", "-", title).strip("-")[:40] or "conversation"
+
+
+@_command("stats", "show how much you have said here")
+async def _stats(call: Call) -> AsyncGenerator[Event, None]:
+    from storage.statistics import totals
+
+    found = await totals(call.service.store.database, call.person)
+    since = f", since {found.since:%Y-%m-%d}" if found.since else ""
+    yield Notice(
+        f"Conversations: {found.conversations:,}{since}\nMessages of yours: {found.said:,}\n"
+        f"Replies: {found.replies:,}, {found.good:,} rated good and {found.bad:,} bad"
+    )
+
+
+@_command("forget", "delete everything of yours, in all conversations, for good", destroys="everything")
+async def _forget(call: Call) -> AsyncGenerator[Event, None]:
+    told = await call.service.forget(call.person)
+    yield ConversationChanged(None)
+    yield Notice(f"Everything of yours is deleted. {told}".rstrip())

@@ -71,6 +71,14 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class FileReady:
+    """A file that a command made for the person, to be given to them."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConversationChanged:
     """A command opened, changed or deleted a conversation; `conversation` is the one to show, None a new one."""
 
@@ -94,4 +102,6 @@ class Failed:
     text: str
 
 
-Event = Started | TextDelta | ImageReady | Usage | Progress | Notice | ConversationChanged | Finished | Failed
+Event = (
+    Started | TextDelta | ImageReady | Usage | Progress | Notice | FileReady | ConversationChanged | Finished | Failed
+)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -29,6 +29,14 @@ def _split(value: Any) -> Any:
 
 CommaList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """A list that an environment variable gives as plain comma-separated text."""
+
+
+def _ids(value: Any) -> Any:
+    return [str(part) if type(part) is int else part for part in value] if isinstance(value, list) else _split(value)
+
+
+Ids = Annotated[list[str], NoDecode, BeforeValidator(_ids)]
+"""People and groups by their numbers, as text or, in the TOML file, as they are."""
 
 
 FolderPath = Annotated[Path, AfterValidator(Path.expanduser)]
@@ -80,6 +88,18 @@ class Settings(BaseSettings):
     timeout: float = Field(120, gt=0, description="seconds to wait for an endpoint's next word")
     slots: int = Field(0, ge=0, le=64, description="conversations one model answers at once; 0: as measured to pay")
     threads: int = Field(0, ge=0, description="threads of the model; 0: as measured to be quickest")
+
+    telegram_token: SecretStr = Field(SecretStr(""), description="of the Telegram bot, as BotFather gives it")
+    telegram_api_url: str = Field("", description="of a Bot API server of your own, without /bot; empty: Telegram's")
+    telegram_allow: Ids = Field([], description="ids of people and groups that may talk to the bot; *: everyone")
+    telegram_admins: Ids = Field([], description="ids of people who may, and who decide about others")
+    telegram_groups: Literal["mentions", "all"] = Field(
+        "mentions", description="what is answered in groups: mentions of the bot and replies to it, or all"
+    )
+    telegram_pending: int = Field(20, ge=1, description="messages of one chat that may wait to be answered")
+    telegram_messages: int = Field(0, ge=0, description="messages that a person or a group may send a day; 0: any")
+    telegram_tokens: int = Field(0, ge=0, description="tokens of the replies to them a day; 0: any")
+    telegram_pictures: int = Field(0, ge=0, description="pictures made for them a day; 0: any")
 
     @cached_property
     def database(self) -> str | Path:
@@ -138,6 +158,7 @@ class Settings(BaseSettings):
             name = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 raise UserError(f"Unknown setting '{name}' in {config_file()}.") from None
-            raise UserError(f"Setting '{name}': {first['msg']} (got {first['input']!r}).") from None
+            got = "" if name == "telegram_token" else f" (got {first['input']!r})"
+            raise UserError(f"Setting '{name}': {first['msg']}{got}.") from None
         except (ValueError, OSError) as error:  # TOML that does not parse is a ValueError
             raise UserError(f"Cannot read {config_file()}: {error}") from None

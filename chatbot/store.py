@@ -13,6 +13,7 @@ from chatbot.engines.prompt_cache import forget_prompts
 from chatbot.registry import Registry
 from chatbot.settings import Settings
 from storage.attachments import Attachments
+from storage.chats import Chats
 from storage.conversations import Conversations
 from storage.database import Database
 from storage.feedback import Ratings
@@ -31,6 +32,7 @@ class Store:
     conversations: Conversations
     attachments: Attachments
     people: People
+    chats: Chats
     ratings: Ratings
     forgetting: Forgetting
     search: Search
@@ -66,6 +68,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
             conversations,
             attachments,
             People(database),
+            Chats(database),
             Ratings(database),
             forgetting,
             Search(database),

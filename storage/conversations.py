@@ -178,11 +178,14 @@ class Conversations:
                 update(conversations).where(conversations.c.id == conversation_id).values(**values)
             )
 
-    async def add_turn(self, conversation: str | Conversation, text: str, *, beside: str | None = None) -> Turn:
+    async def add_turn(
+        self, conversation: str | Conversation, text: str, *, beside: str | None = None, message_id: str = ""
+    ) -> Turn:
         """Add the person's message and an empty reply, owned by this process, and show that branch.
 
         They join the branch shown, or begin another: `beside` is the message of the person that the new one stands
-        in for. A conversation that is to begin with it (`Conversation.new`) is stored with it, or not at all.
+        in for. A conversation that is to begin with it (`Conversation.new`) is stored with it, or not at all. A
+        `message_id` that its front end can tell again is the message's id.
 
         Raises NotFoundError where there is no such conversation or message.
         """
@@ -196,6 +199,8 @@ class Conversations:
             if beside is not None:
                 parent_id = (await _message(connection, conversation.id, beside)).parent_id
             said = _new(conversation.id, parent_id, "user", text, "complete")
+            if message_id:
+                said = replace(said, id=message_id)
             await _insert(connection, said)
             return await _open_reply(connection, conversation, said, "")
 
@@ -358,7 +363,7 @@ class Conversations:
         async with self._database.read() as connection:
             rows = (await connection.execute(open_replies)).all()
         now = datetime.now(UTC)
-        gone = [row for row in rows if row.owner != this_process() and _is_gone(row.owner, row.heartbeat, now)]
+        gone = [row for row in rows if row.owner != this_process() and is_gone(row.owner, row.heartbeat, now)]
         if gone:
             async with self._database.write() as connection:
                 for row in gone:  # only where the writer has not shown itself since
@@ -479,7 +484,8 @@ def _started(pid: int) -> str:
 _started_first_seen = cache(_started)
 
 
-def _is_gone(owner: str | None, heartbeat: datetime | None, now: datetime) -> bool:
+def is_gone(owner: str | None, heartbeat: datetime | None, now: datetime) -> bool:
+    """Whether the process that named itself so (`this_process`) has ended, or not shown itself for too long."""
     if owner is None or heartbeat is None:
         return True
     machine, pid, started = owner.rsplit("|", 2)

@@ -15,8 +15,9 @@ from storage.conversations import conversation_in, newest_leaf, title_of
 from storage.database import Database
 from storage.erasure import erase, erase_files_later, erase_traces_later, is_unfinished
 from storage.errors import NotFoundError, StorageError
+from storage.inbox import forget_sender
 from storage.people import LOCAL
-from storage.schema import attachments, conversations, drafts, messages, people, summaries
+from storage.schema import attachments, authors, conversations, drafts, messages, people, summaries
 
 After = Callable[[], Awaitable[None]]
 
@@ -54,33 +55,37 @@ class Forgetting:
         """
         async with self._database.write() as connection:
             await erase_traces_later(connection)
-            row = (await connection.execute(select(messages).where(messages.c.id == message_id))).one_or_none()
-            if row is None:
-                raise NotFoundError(f"There is no message '{message_id}'.")
-            conversation = await conversation_in(connection, row.conversation_id)
-            covering = tree.DESCENDANTS.subquery()
-            await connection.execute(
-                delete(summaries).where(summaries.c.message_id.in_(select(covering.c.id))), {"message": message_id}
-            )
-            await connection.execute(
-                update(messages).where(messages.c.parent_id == message_id).values(parent_id=row.parent_id)
-            )
-            after = await self._leave(connection, [message_id])
-            await connection.execute(delete(messages).where(messages.c.id == message_id))
-            changes: dict[str, Any] = {}
-            if conversation.leaf_id == message_id:
-                changes["leaf_id"] = await _leaf_after(connection, conversation.id, row.parent_id)
-            if conversation.title == title_of(row.text):
-                first = select(messages.c.text).where(
-                    messages.c.conversation_id == conversation.id, messages.c.role == "user"
-                )
-                left = (await connection.execute(first.order_by(messages.c.seq).limit(1))).scalar()
-                changes["title"] = title_of(left or "")
-            if changes:
-                await connection.execute(
-                    update(conversations).where(conversations.c.id == conversation.id).values(**changes)
-                )
+            after = await self._forget_message(connection, message_id)
         return await self._finish(after)
+
+    async def _forget_message(self, connection: AsyncConnection, message_id: str) -> list[After]:
+        row = (await connection.execute(select(messages).where(messages.c.id == message_id))).one_or_none()
+        if row is None:
+            raise NotFoundError(f"There is no message '{message_id}'.")
+        conversation = await conversation_in(connection, row.conversation_id)
+        covering = tree.DESCENDANTS.subquery()
+        await connection.execute(
+            delete(summaries).where(summaries.c.message_id.in_(select(covering.c.id))), {"message": message_id}
+        )
+        await connection.execute(
+            update(messages).where(messages.c.parent_id == message_id).values(parent_id=row.parent_id)
+        )
+        after = await self._leave(connection, [message_id])
+        await connection.execute(delete(messages).where(messages.c.id == message_id))
+        changes: dict[str, Any] = {}
+        if conversation.leaf_id == message_id:
+            changes["leaf_id"] = await _leaf_after(connection, conversation.id, row.parent_id)
+        if conversation.title == title_of(row.text):
+            first = select(messages.c.text).where(
+                messages.c.conversation_id == conversation.id, messages.c.role == "user"
+            )
+            left = (await connection.execute(first.order_by(messages.c.seq).limit(1))).scalar()
+            changes["title"] = title_of(left or "")
+        if changes:
+            await connection.execute(
+                update(conversations).where(conversations.c.id == conversation.id).values(**changes)
+            )
+        return after
 
     async def conversation(self, conversation_id: str) -> bool:
         """Forget a conversation with all its branches, and its draft. Raises NotFoundError."""
@@ -90,13 +95,20 @@ class Forgetting:
         return await self._finish(after)
 
     async def person(self, person_id: str) -> bool:
-        """Forget someone: conversations, feedback, and that there was anyone. Raises NotFoundError."""
+        """Forget someone: conversations, what they said in those of others with the replies to it, feedback, what
+        waits to be answered, and that there was anyone. Raises NotFoundError."""
         async with self._database.write() as connection:
             known = (await connection.execute(select(people).where(people.c.id == person_id))).one_or_none()
             if known is None:
                 raise NotFoundError(f"Nobody is known under the id '{person_id}'.")
             theirs = select(conversations.c.id).where(conversations.c.person_id == person_id)
             after = await self._forget(connection, (await connection.execute(theirs)).scalars().all())
+            said = select(authors.c.message_id).where(authors.c.person_id == person_id)
+            answers = select(messages.c.id).where(messages.c.parent_id.in_(said), messages.c.role == "assistant")
+            for query in (answers, said):
+                for message_id in (await connection.execute(query)).scalars().all():
+                    after += await self._forget_message(connection, message_id)
+            await forget_sender(connection, known.platform, known.external_id)
             await connection.execute(delete(people).where(people.c.id == person_id))
             if person_id == LOCAL:  # who sits here may begin again
                 fresh = {"id": LOCAL, "platform": LOCAL, "external_id": "", "name": ""}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,12 @@ class People:
         if row is None:
             raise NotFoundError(f"Nobody called '{external_id}' is known on {platform}.")
         return _person(row)
+
+    async def of(self, platform: str) -> Sequence[Person]:
+        """Everyone of a platform."""
+        query = select(people).where(people.c.platform == platform).order_by(people.c.external_id)
+        async with self._database.read() as connection:
+            return [_person(row) for row in await connection.execute(query)]
 
     async def allow_learning(self, person_id: str, allowed: bool) -> None:
         """Say whether models may learn from what a person says. Raises NotFoundError."""

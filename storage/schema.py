@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     ForeignKey,
     Index,
@@ -185,4 +186,72 @@ activations = Table(
     Column("action", String(16), nullable=False),
     Column("undone", Boolean, nullable=False),
     Column("created", UtcDateTime, nullable=False),
+)
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("seq", RowNumber, primary_key=True, autoincrement=True),
+    Column("source", String(64), nullable=False),  # the account on a platform that it came to
+    Column("update_id", BigInteger, nullable=False),  # the platform's own number of it
+    Column("lane", String(128), nullable=False),  # what is answered in order
+    Column("sender", String(128), nullable=False),  # what the platform calls who sent it
+    Column("payload", Text, nullable=False),  # as it came; of what is done, nothing but its number stays
+    Column("state", String(16), nullable=False),  # waiting, sending: its answer may be out, done
+    Column("turned_away", Boolean, nullable=False),  # came when too many waited already
+    Column("stopped", Boolean, nullable=False),  # its answer is no longer wanted
+    Column("handed", Boolean, nullable=False),  # stored by another process than the one it belongs to
+    Column("reply_id", String(32)),  # the reply that answers it, once that has begun
+    Column("parts", Integer, nullable=False),  # how many messages of its answer are out
+    Column("shown_id", BigInteger),  # the platform's message that shows the answer while it comes
+    Column("attempts", Integer, nullable=False),  # processes that began it and died
+    Column("owner", Text),  # the process that answers
+    Column("heartbeat", UtcDateTime),
+    Column("arrived", UtcDateTime, nullable=False),
+    UniqueConstraint("source", "update_id"),
+    Index(
+        "inbox_open",
+        "source",
+        "lane",
+        "update_id",
+        sqlite_where=literal_column("state <> 'done'"),
+        postgresql_where=literal_column("state <> 'done'"),
+    ),
+)
+
+chats = Table(
+    "chats",
+    metadata,
+    Column("chat", String(128), primary_key=True),  # its platform's name and own
+    Column("conversation_id", String(32), ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False),
+    Index("chats_by_conversation", "conversation_id"),
+)
+
+authors = Table(
+    "authors",  # who said a message, where a conversation has several people
+    metadata,
+    Column("message_id", String(32), ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True),
+    Column("person_id", String(32), ForeignKey("people.id", ondelete="CASCADE"), nullable=False),
+    Index("authors_by_person", "person_id"),
+)
+
+access = Table(
+    "access",
+    metadata,
+    Column("platform", String(32), primary_key=True),
+    Column("external_id", String(128), primary_key=True),  # of a person or a group
+    Column("allowed", Boolean),  # null: as the settings say; so with what may be used a day
+    Column("messages", Integer),
+    Column("tokens", Integer),
+    Column("pictures", Integer),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("account", String(64), primary_key=True),  # a pseudonym: it stays when a person is forgotten
+    Column("day", Date, primary_key=True),
+    Column("messages", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("pictures", Integer, nullable=False),
 )

@@ -22,6 +22,7 @@ from storage.errors import StorageError
 from tui.acts import BY_KEY
 from tui.composer import Composer
 from tui.conversation_actions import ConversationActions, delete_dialog
+from tui.dialogs import DeleteDialog
 from tui.drafts import Drafts
 from tui.editing import Edit, Editing
 from tui.message import NoticeView, ReplyView
@@ -269,9 +270,12 @@ class ChatScreen(Screen[None]):
         """Whether the person means it, where it is a command that destroys something."""
         with suppress(MessageError):  # the service says what is wrong with it
             routed = route(text)
-            if self.conversation is not None and isinstance(routed, ToCommand) and routed.command.destroys:
-                conversation = await self.service.conversations.get(self.conversation)
-                agreed = await self.app.push_screen_wait(delete_dialog(conversation))
+            destroys = routed.command.destroys if isinstance(routed, ToCommand) else ""
+            if destroys == "everything" or (destroys and self.conversation is not None):
+                dialog = DeleteDialog("everything of yours, in all conversations")
+                if destroys == "conversation" and self.conversation is not None:
+                    dialog = delete_dialog(await self.service.conversations.get(self.conversation))
+                agreed = await self.app.push_screen_wait(dialog)
                 return bool(agreed)
         return True
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chatbot.commands import file_name
 from chatbot.errors import UserError
 from tui.dialogs import ConfirmDialog, DeleteDialog, LineDialog
 
@@ -80,8 +80,3 @@ class ConversationActions:
 
 def delete_dialog(conversation: Conversation) -> DeleteDialog:
     return DeleteDialog(f"“{conversation.title}” and all that was said in it")
-
-
-def file_name(title: str) -> str:
-    """A title as the name of a file."""
-    return re.sub(r"\W+", "-", title).strip("-")[:40] or "conversation"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatbot.events import (
     ConversationChanged,
     Event,
     Failed,
+    FileReady,
     Finished,
     ImageReady,
     Notice,
@@ -115,6 +118,11 @@ class Replies:
             screen.status.show_progress(event)
         elif isinstance(event, ConversationChanged):
             await screen.opening.switch(event.conversation)
+        elif isinstance(event, FileReady):
+            try:
+                await screen.tell(f"Written: {_written(event)}")
+            except OSError as error:
+                await screen.tell(f"{event.name} cannot be written: {error.strerror}.", error=True)
         elif isinstance(event, Failed):
             await screen.tell(event.text, error=True)
             not_taken()
@@ -132,3 +140,17 @@ class Replies:
         if self._screen.status.state != "replying":
             self._screen.status.state = "replying"
         await view.append(piece)
+
+
+def _written(file: FileReady) -> Path:
+    """Write a file to where the person stands, beside whatever is there; where it is."""
+    wanted = Path(file.name)
+    for number in itertools.count(1):
+        path = wanted if number == 1 else wanted.with_stem(f"{wanted.stem}-{number}")
+        try:
+            with path.open("x", encoding="utf-8") as opened:
+                opened.write(file.text)
+            return path.resolve()
+        except FileExistsError:
+            continue
+    raise AssertionError

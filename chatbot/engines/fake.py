@@ -15,13 +15,25 @@ from chatbot.engines.base import MOST_PICTURES, ChatMessage, Completion, Generat
 from chatbot.errors import ModelError
 
 Script = Callable[[Sequence[ChatMessage]], str]
+Pace = Callable[[Sequence[ChatMessage]], tuple[float, float]]
 
 _TOKEN = re.compile(r"\s*\S+|\s+")
+_COUNT = re.compile(r"\bcount to (\d{1,5})(?: every (\d*\.?\d+) s)?(?: after (\d*\.?\d+) s)?")
 
 
 def echo(messages: Sequence[ChatMessage]) -> str:
-    """The default script: says back what was said."""
-    return f"You said: {messages[-1].content}"
+    """The default script: says back what was said, and counts where that asks for it."""
+    said = messages[-1].content
+    match = _COUNT.search(said)
+    numbers = "".join(f" {number}" for number in range(1, int(match[1]) + 1)) if match else ""
+    return f"You said: {said}{numbers}"
+
+
+def asked_pace(messages: Sequence[ChatMessage]) -> tuple[float, float]:
+    """Seconds before the first token and before each other, as in `count to 40 every 0.1 s after 2 s`."""
+    match = _COUNT.search(messages[-1].content)
+    every = float(match[2] or 0) if match else 0.0
+    return (float(match[3] or every) if match else 0.0), every
 
 
 class ScriptedResponder:
@@ -29,12 +41,12 @@ class ScriptedResponder:
 
     Args:
         script: the reply to a list of messages; what it raises is what the engine raises.
-        delay: seconds before each token.
+        delay: seconds before each token; or what finds those before the first and before the others.
         context_length: tokens.
     """
 
     def __init__(
-        self, script: Script = echo, *, name: str = "fake@1", delay: float = 0.0, context_length: int = 4096
+        self, script: Script = echo, *, name: str = "fake@1", delay: float | Pace = 0.0, context_length: int = 4096
     ) -> None:
         self._script = script
         self._delay = delay
@@ -60,9 +72,10 @@ class ScriptedResponder:
             said = cut.content
         tokens = _TOKEN.findall(self._script(messages).removeprefix(said))
         room = min(options.max_tokens, self.context_length - prompt)
+        first, every = self._delay(messages) if callable(self._delay) else (self._delay, self._delay)
         started = time.perf_counter()
-        for token in tokens[:room]:
-            await asyncio.sleep(self._delay)
+        for number, token in enumerate(tokens[:room]):
+            await asyncio.sleep(every if number else first)
             yield token
         seconds = time.perf_counter() - started
         count = min(room, len(tokens) + 1)  # the end of the turn is a token too
@@ -79,7 +92,8 @@ class ScriptedResponder:
 
 
 class ScriptedGenerator:
-    """Makes a small picture of one colour, which the prompt, the seed and the style decide.
+    """Makes a small picture of one colour, which the prompt, the seed and the style decide; `round` ones have
+    transparent corners.
 
     Args:
         delay: seconds before each picture.
@@ -111,20 +125,24 @@ class ScriptedGenerator:
             await asyncio.sleep(self._delay)
             drawn = style or self.styles[number % 2]
             colour = hashlib.sha256(f"{prompt}|{number}|{drawn}".encode()).digest()[:3]
-            yield Picture(_png(colour), number, drawn)
+            yield Picture(_png(colour, drawn == "round"), number, drawn)
 
     async def close(self) -> None:
         return None
 
 
-def _png(colour: bytes) -> bytes:
+def _png(colour: bytes, rounded: bool) -> bytes:
     """8x8 pixels, RGBA."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    row = b"\0" + (colour + b"\xff") * 8
+    pixel, corner = colour + b"\xff", colour + (b"\0" if rounded else b"\xff")
+    edge, row = b"\0" + corner + pixel * 6 + corner, b"\0" + pixel * 8
     header = struct.pack(">IIBBBBB", 8, 8, 8, 6, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 8)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(edge + row * 6 + edge))
+        + chunk(b"IEND", b"")
     )

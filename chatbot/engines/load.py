@@ -179,9 +179,9 @@ class Models:
     async def _load(self, version: Version) -> Responder:
         settings = self._settings
         if version.settings["engine"] == "fake":
-            from chatbot.engines.fake import ScriptedResponder
+            from chatbot.engines.fake import ScriptedResponder, asked_pace
 
-            return ScriptedResponder()
+            return ScriptedResponder(delay=asked_pace)
         version = await self._registry.pulled(version, self._tell, self._tell)
         base = version
         if "base" in version.settings:  # an adapter: it is added to that one when it is loaded

@@ -7,7 +7,17 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import ask, decode, engines, finetuning, first_screen, generate, pretraining, repeating
+from tests.benchmarks import (
+    ask,
+    decode,
+    engines,
+    finetuning,
+    first_screen,
+    generate,
+    pretraining,
+    repeating,
+    telegram,
+)
 from tests.benchmarks.table import render
 
 
@@ -25,7 +35,7 @@ def main() -> None:
             *finetuning.measure(),
         ]
         compared = engines.measure()
-    print(render(rows), compared, sep="\n\n")
+    print(render(rows), compared, telegram.measure(), sep="\n\n")
 
 
 main()

@@ -13,10 +13,13 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from storage.access import Access
 from storage.attachments import Attachments
+from storage.chats import Chats
 from storage.conversations import Conversations
 from storage.database import MIGRATIONS, Database
 from storage.erasure import is_unfinished
+from storage.inbox import Inbox
 from storage.people import LOCAL, People
 from storage.schema import metadata
 from storage.search import Query, Search
@@ -44,6 +47,13 @@ DATA = {
     "0003": (
         "INSERT INTO feedback (message_id, person_id, value, note, created, updated)"
         " VALUES ('m2', 'local', 1, 'gut', '2024-02-29 12:00:00', '2024-02-29 12:00:00')",
+    ),
+    "0004": (
+        "INSERT INTO inbox (source, update_id, lane, sender, payload, state, turned_away, stopped, handed, parts,"
+        " attempts, arrived) VALUES"
+        " ('telegram:1', 7, '5', '5', '{}', 'waiting', FALSE, FALSE, FALSE, 0, 0, '2024-02-29 13:00:00')",
+        "INSERT INTO chats (chat, conversation_id) VALUES ('telegram:1:5', 'c1')",
+        "INSERT INTO access (platform, external_id, allowed) VALUES ('telegram', '5', TRUE)",
     ),
     "0005": ("UPDATE people SET may_learn = TRUE WHERE id = 'local'",),
     "0006": ("INSERT INTO erasures (file, not_before) VALUES ('f1', NULL), ('f2', '2024-02-29 12:00:00')",),
@@ -94,6 +104,11 @@ async def test_what_an_earlier_version_stored_is_there_after_the_update(new_url:
         current = await versions.current("gpt")
         assert current is not None
         assert (current.ref, current.figures) == ("mine@1", {"loss": 1.5})
+        entries, _ = await Inbox(database, "telegram:1", 5).look()
+        assert [entry.update_id for entry in entries] == ([7] if revision >= "0004" else [])
+        assert await Chats(database).conversation("telegram:1:5") == ("c1" if revision >= "0004" else None)
+        allowed = (await Access(database, "telegram").rule("5")).allowed
+        assert allowed is (True if revision >= "0004" else None)
         # It goes on from there, rows numbered by the database included.
         turn = await conversations.add_turn("c1", "and now?")
         assert turn.said.parent_id == "m2"

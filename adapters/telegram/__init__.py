@@ -1,0 +1,1 @@
+"""The Telegram bot: every update is stored before it is confirmed, and done when its answer is out."""

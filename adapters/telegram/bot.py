@@ -1,0 +1,235 @@
+"""The bot: what comes is stored, answered chat by chat, and done when the answer is out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from telegram import Bot, BotCommand, BotCommandScopeChat, User
+from telegram.error import BadRequest, Forbidden, InvalidToken, TelegramError
+from telegram.request import HTTPXRequest
+
+from adapters.base import is_urgent
+from adapters.talk import Talk
+from adapters.telegram.access import Doorkeeper
+from adapters.telegram.admin import ADMIN_COMMANDS, Office
+from adapters.telegram.answering import Answering
+from adapters.telegram.lanes import Lanes
+from adapters.telegram.logs import start_log, tell
+from adapters.telegram.pacing import Pace
+from adapters.telegram.polling import FIRST_PAUSE_S, LONGEST_PAUSE_S, REFUSED, Poller
+from adapters.telegram.room import TakenOverError
+from adapters.telegram.sending import Sender
+from adapters.telegram.updates import Update, read
+from adapters.texts import in_language, languages
+from chatbot.chat import ChatService
+from chatbot.commands import COMMANDS
+from chatbot.errors import UserError
+from chatbot.session import open_service
+from chatbot.settings import Settings
+from chatbot.trace import hide, keep_trace
+from storage.errors import StorageError
+from storage.inbox import Arrival, Entry, Inbox
+
+os.environ.setdefault("PTB_TIMEDELTA", "true")  # or the library warns of every wait that Telegram asks for
+
+GRACE_S = 10.0
+"""How long replies may go on when the bot is told to end."""
+
+LOOK_EVERY_S = 1.0
+BEAT_EVERY_S = 4.0
+TIMEOUT_S = 10.0
+TELEGRAM = "https://api.telegram.org"
+
+_TOKEN = re.compile(r"(\d{1,20}):[\w-]{10,}")
+
+
+async def run_bot(settings: Settings, log_level: str) -> None:
+    """Run until it is cancelled. Raises UserError where the settings do not do, or Telegram refuses the token."""
+    token = settings.telegram_token.get_secret_value().strip()
+    for secret in {token, quote(token), token.partition(":")[2]} - {""}:
+        hide(secret)
+    if _TOKEN.fullmatch(token) is None:
+        raise UserError(
+            "The bot needs its token, as BotFather gives it (numbers, a colon, letters); set CHATBOT_TELEGRAM_TOKEN, "
+            "or telegram_token in the TOML file."
+        )
+    if not (settings.telegram_allow or settings.telegram_admins):
+        raise UserError(
+            "Nobody may talk to the bot yet; set CHATBOT_TELEGRAM_ALLOW to the ids of who may, or to * for everyone."
+        )
+    server = _server(settings.telegram_api_url)
+    start_log(log_level)
+    async with open_service(settings) as service:
+        await TelegramBot(service, settings, token, server).run()
+
+
+def _server(url: str) -> str:
+    """Where the Bot API is. Raises UserError."""
+    if not url:
+        return TELEGRAM
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits or parts.path.strip("/") or parts.query:
+        raise UserError("CHATBOT_TELEGRAM_API_URL is a scheme, a host and a port, such as http://localhost:8081.")
+    return url.rstrip("/")
+
+
+class TelegramBot:
+    """Hears one account on Telegram.
+
+    Args:
+        service: answers.
+        settings: who may, and how much.
+        token: of the account.
+        server: where the Bot API is.
+    """
+
+    def __init__(self, service: ChatService, settings: Settings, token: str, server: str) -> None:
+        self._service = service
+        self._settings = settings
+        database = service.store.database
+        self._id = int(token.partition(":")[0])
+        self._name = ""
+        self._request = HTTPXRequest(256, read_timeout=TIMEOUT_S, pool_timeout=TIMEOUT_S, media_write_timeout=60)
+        self._bot = Bot(token, f"{server}/bot", f"{server}/file/bot", request=self._request)
+        self._inbox = Inbox(database, f"telegram:{self._id}", settings.telegram_pending)
+        self._poller = Poller(self._bot, self._keep)
+        door = Doorkeeper(database, settings, token)
+        office = Office(door, service.store.people, self._inbox, lambda: self._poller.answered)
+        sender = Sender(self._bot, Pace())
+        self._answering = Answering(Talk(service), sender, self._inbox, door, office, self._id)
+        self._lanes = Lanes(self._work, self._inbox.emptied)
+
+    async def run(self) -> None:
+        """Run until cancelled; then replies may end. Raises UserError where Telegram refuses the token."""
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            me = await self._meet()
+            self._name = self._answering.name = me.username or ""
+            tell(logging.INFO, "started", bot=self._id, name=self._name)
+            tasks = [asyncio.create_task(part()) for part in (self._poller.run, self._look_after, self._introduce)]
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if not await self._lanes.drain(GRACE_S):
+                tell(logging.WARNING, "ended in the middle of answers", left=self._lanes.count)
+            await self._request.shutdown()
+            tell(logging.INFO, "ended", bot=self._id)
+
+    async def _meet(self) -> User:
+        """Who we are; Telegram may be down for as long as it likes."""
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._bot.get_me()
+            except InvalidToken:
+                raise UserError(REFUSED) from None
+            except TelegramError as error:
+                tell(logging.WARNING, "Telegram cannot be reached yet", why=str(error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def _introduce(self) -> None:
+        """Tell Telegram the commands, in every language; admins see theirs too."""
+        for language in ("", *languages()):
+            everyone = [(command.name, command.help) for command in COMMANDS.values()]
+            admins = [(name, command.help) for name, command in ADMIN_COMMANDS.items()]
+            await self._set_commands(everyone, language, None)
+            for admin in self._settings.telegram_admins:
+                await self._set_commands([*everyone, *admins], language, admin)
+
+    async def _set_commands(self, commands: list[tuple[str, str]], language: str, admin: str | None) -> None:
+        shown = [BotCommand(name, in_language(language, help)[:256]) for name, help in commands]
+        scope = None if admin is None else BotCommandScopeChat(int(admin) if admin.isdecimal() else admin)
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                await self._bot.set_my_commands(shown, scope=scope, language_code=language or None)
+                return
+            except (BadRequest, Forbidden, InvalidToken) as error:  # an admin who never spoke with the bot
+                tell(logging.INFO, "commands not set", why=str(error))
+                return
+            except TelegramError:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def _keep(self, raws: Sequence[Any]) -> None:
+        """Store what is to be answered; when this returns, the updates may be confirmed."""
+        arrivals = []
+        for raw in raws:
+            try:
+                arrival = self._arrival(raw)
+            except Exception as error:  # one that cannot be read must not keep the others from being read
+                tell(logging.ERROR, "an update cannot be read", why=keep_trace(error))
+                continue
+            if arrival is not None:
+                arrivals.append(arrival)
+        self._lanes.add(await self._inbox.store(arrivals))
+
+    def _arrival(self, raw: Any) -> Arrival | None:
+        """What is to be answered of an update; None where that is nothing."""
+        update = read(raw, self._id, self._name)
+        if update is None or not (update.asked or self._settings.telegram_groups == "all"):
+            return None
+        rates = update.act == "pressed" and update.text.startswith(("good:", "bad:"))
+        return Arrival(
+            update.id, update.chat.lane, str(update.sender), json.dumps(raw), is_urgent(update.text) or rates
+        )
+
+    async def _look_after(self) -> None:
+        """Take what others have left or stored for us, and show that we live."""
+        beaten = 0.0
+        while True:
+            try:
+                entries, stopped = await self._inbox.look()
+                for entry in entries:
+                    if entry.attempts:
+                        tell(logging.INFO, "taken over", update=entry.update_id, state=entry.state)
+                self._lanes.add(entries)
+                for lane in stopped:
+                    await self._answering.stop(lane)
+                if self._lanes.count and time.monotonic() - beaten > BEAT_EVERY_S:
+                    await self._inbox.beat()
+                    beaten = time.monotonic()
+            except StorageError as error:
+                tell(logging.ERROR, "the database failed", why=str(error))
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _work(self, entry: Entry) -> None:
+        """Answer an entry, until that is done."""
+        began, pause = time.monotonic(), FIRST_PAUSE_S
+        update: Update | None = None
+        while True:
+            try:
+                update = read(json.loads(entry.payload), self._id, self._name)
+                if update is not None:
+                    await self._answering.answer(entry, update)
+                await self._inbox.done(entry.seq)
+                tell(logging.INFO, "done", update=entry.update_id, seconds=round(time.monotonic() - began, 3))
+                return
+            except TakenOverError:
+                tell(logging.WARNING, "another process answers", update=entry.update_id)
+                return
+            except StorageError as error:
+                tell(logging.ERROR, "the database failed", update=entry.update_id, why=str(error))
+                entry.attempts += 1
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+            except Exception as error:
+                tell(logging.ERROR, "an answer failed", update=entry.update_id, why=keep_trace(error))
+                if update is not None:
+                    await self._answering.apologise(update)
+                entry.payload = "null"

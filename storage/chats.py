@@ -1,0 +1,34 @@
+"""Which conversation a chat of a platform shows, and who of several people said what."""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, insert, select
+
+from storage.database import Database
+from storage.schema import authors, chats
+
+
+class Chats:
+    """Chats, topics of groups among them; a conversation that is deleted is shown in none."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def conversation(self, chat: str) -> str | None:
+        """The conversation that `chat` shows; None where the next message begins one."""
+        query = select(chats.c.conversation_id).where(chats.c.chat == chat)
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).scalar()
+
+    async def show(self, chat: str, conversation_id: str | None) -> None:
+        """Let `chat` show another conversation, or none."""
+        async with self._database.write(chat) as connection:
+            await connection.execute(delete(chats).where(chats.c.chat == chat))
+            if conversation_id is not None:
+                await connection.execute(insert(chats).values(chat=chat, conversation_id=conversation_id))
+
+    async def said_by(self, message_id: str, person_id: str) -> None:
+        """Remember who said a message of a conversation that belongs to several: it is forgotten with that person."""
+        async with self._database.write(message_id) as connection:
+            await connection.execute(delete(authors).where(authors.c.message_id == message_id))
+            await connection.execute(insert(authors).values(message_id=message_id, person_id=person_id))
