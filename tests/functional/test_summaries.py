@@ -116,6 +116,7 @@ async def test_what_is_forgotten_while_a_summary_is_being_made_of_it_is_in_none(
         for number in range(1, 20):
             await listen(service.send(first.conversation, f"question #{number:02}"))
         assert service.summarising
+        service.models.one._delay = 30  # type: ignore[attr-defined]  # whoever does not stop it waits
         await service.delete_message(first.message)
         assert not service.summarising
         for kept in await service.store.summaries.of_conversation(first.conversation):
