@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import run_async
-from chatbot.cli.train_gpt import count, quiet
+from chatbot.cli.train_gpt import considerate, count
 
 if TYPE_CHECKING:
     from chatbot.gpt.evaluate import Candidate, Measured
@@ -41,7 +41,7 @@ def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    quiet()
+    considerate()
     from chatbot.gpt.reading import files
 
     files(arguments.data)

@@ -120,14 +120,14 @@ async def _promote(registry: Registry, arguments: argparse.Namespace, progress: 
 
 
 async def _export(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
-    from chatbot.cli.train_gpt import quiet
+    from chatbot.cli.train_gpt import considerate
     from chatbot.gpt.versions import export_to_gguf
     from chatbot.settings import Settings
 
     output: Path | None = arguments.output and arguments.output.expanduser()
     if output is not None and output.suffix.lower() != ".gguf":
         raise UserError(f"{output} does not end in .gguf, and that is what is written.")
-    quiet()
+    considerate()
     file, version = await export_to_gguf(
         registry, Settings.load(), arguments.name, arguments.format, output, progress.tell
     )

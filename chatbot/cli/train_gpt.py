@@ -101,8 +101,7 @@ def count(value: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not take the cores of other programs
-    quiet()
+    considerate()
     if arguments.resume:
         if arguments.data:
             raise UserError("A run that is resumed has its data already; leave --data out.")
@@ -123,11 +122,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def quiet() -> None:
-    """What libraries print of themselves is not for the person. Before they are imported: they ask only then."""
+def considerate() -> None:
+    """Let libraries keep to themselves. Before they are imported: they ask only then."""
     import logging
     import warnings
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not take the cores of other programs
     warnings.filterwarnings("ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
