@@ -175,7 +175,7 @@ class Talk:
             await self._chats.show(incoming.chat, started.conversation)
         if incoming.person != incoming.owner:
             await self.service.store.chats.said_by(started.message, incoming.person)
-        if not await self.service.store.attachments.of_messages([started.message]):
+        if incoming.files and not await self.service.store.attachments.of_messages([started.message]):
             for file in incoming.files:
                 await self.service.store.attachments.add(started.message, file.name, file.media_type, file.data)
 

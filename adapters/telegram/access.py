@@ -52,6 +52,8 @@ class Doorkeeper:
         if not _generates(update):
             return None
         for rule in places.values():
+            if self.limits(rule) == Used():
+                continue
             used = await self.rules.used(self._account(rule.external_id), today())
             if told := self._used_up(rule, used, update):
                 return told

@@ -240,7 +240,7 @@ def test_two_bots_on_one_database_share_what_waits(
         one.settings["CHATBOT_DATABASE_URL"] = postgres_url
     bot.start()
     telegram.say("long: count to 200 every 0.05 s")
-    telegram.wait(lambda: telegram.calls("sendMessageDraft"))
+    telegram.wait(lambda: any("long" in call["text"] for call in telegram.calls("sendMessageDraft")))
     other.start()
     telegram.wait(lambda: bot.logged("another asks for the same updates") or other.logged())
     for number in range(4):
