@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from chatbot.gpt.samples import Dialogue
 
 
+FEW = 8
+"""Samples below which an interval says nothing: a bootstrap cannot show what was never drawn."""
+
+
 def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "measure a chat model on held-out text, instructions and replies"
     gpt = what.add_parser("gpt", help=text, description=text, allow_abbrev=False)
@@ -112,6 +116,8 @@ def _print(measured: Sequence[Measured], differences: dict[str, Any], samples: d
         print(f"\n{measured[0].name} less {measured[1].name}")
         for key, value in differences.items():
             verdict = "better" if value[2] < 0 else "worse" if value[1] > 0 else "no difference that shows"
+            if len(samples[key.removeprefix("bits_per_byte_")]) < FEW:
+                verdict = "too few samples to tell"
             print(f"  {key:24} {_figure(value)}  {verdict}")
     from chatbot.gpt.checks import PROMPTS
 
