@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import run_async
 from chatbot.cli.train_gpt import considerate, count
+from chatbot.errors import UserError
 
 if TYPE_CHECKING:
     from chatbot.gpt.evaluate import Candidate, Measured
     from chatbot.gpt.samples import Dialogue
+
+
+FEW = 8
+"""Samples below which an interval says nothing: a bootstrap cannot show what was never drawn."""
 
 
 def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     from chatbot.gpt.reading import files
 
     files(arguments.data)
+    if arguments.report is not None and not arguments.report.expanduser().resolve().parent.is_dir():
+        raise UserError(f"There is no folder {arguments.report.parent} for the report.")
     from chatbot.gpt import checks, report
     from chatbot.gpt.evaluate import held_out, measure
     from chatbot.gpt.speed import precision
@@ -64,7 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
         for kind, scores in first.scores.items():
             differences[f"bits_per_byte_{kind}"] = scores.less_than(second.scores[kind]).as_json()
     if arguments.report is not None:
-        arguments.report.write_text(report.evaluation(measured, differences, checks.PROMPTS), encoding="utf-8")
+        arguments.report.expanduser().write_text(
+            report.evaluation(measured, differences, checks.PROMPTS), encoding="utf-8"
+        )
         say(f"Report: {arguments.report}")
     if arguments.json:
         print(json.dumps(_json(measured, differences, samples), ensure_ascii=False, indent=1))
@@ -107,6 +116,8 @@ def _print(measured: Sequence[Measured], differences: dict[str, Any], samples: d
         print(f"\n{measured[0].name} less {measured[1].name}")
         for key, value in differences.items():
             verdict = "better" if value[2] < 0 else "worse" if value[1] > 0 else "no difference that shows"
+            if len(samples[key.removeprefix("bits_per_byte_")]) < FEW:
+                verdict = "too few samples to tell"
             print(f"  {key:24} {_figure(value)}  {verdict}")
     from chatbot.gpt.checks import PROMPTS
 

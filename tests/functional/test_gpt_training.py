@@ -215,6 +215,7 @@ def test_conversations_are_learned_from_only_where_that_was_allowed(patient: Cha
         (("models", "export", "smollm2-135m-instruct"), "is a GGUF file already"),
         (("models", "export", "smollm2-135m-instruct", "-o", "model.bin"), "does not end in .gguf"),
         (("evaluate", "gpt", "--data", "nowhere.jsonl"), "There is no file"),
+        (("evaluate", "gpt", "--report", "no/report.html"), "There is no folder no"),
     ],
 )
 def test_a_mistake_gets_one_sentence(
