@@ -55,6 +55,25 @@ class Sqlite:
         return False  # SQLite waits by itself: busy_timeout
 
 
+def _let_go_at_once(engine: AsyncEngine) -> None:
+    """How the connection of a task that was cancelled is given up: without waiting for anything.
+
+    SQLAlchemy closes it in a task of its own, and where that is cancelled too, as at the end of a program, aiosqlite
+    waits for an answer of its thread that has ended: the program would never end.
+    """
+    dialect = engine.sync_engine.dialect
+    terminate = dialect.do_terminate
+
+    def stop(connection: Any) -> None:
+        driver = connection.driver_connection
+        if hasattr(driver, "stop"):  # aiosqlite's
+            driver.stop()
+        else:
+            terminate(connection)
+
+    dialect.do_terminate = stop  # type: ignore[assignment]
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +82,8 @@ def _make_folder(folder: Path) -> None:
 
 
 def _prepare(engine: AsyncEngine) -> None:
+    _let_go_at_once(engine)
+
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, record: Any) -> None:
         # The driver must not begin transactions of its own: they would start as readers and fail to become

@@ -45,7 +45,20 @@ class ConversationActions:
         target = await self._target()
         if target is None or not await screen.app.push_screen_wait(delete_dialog(target)):
             return
-        if told := await screen.service.delete(target.id):
+        if target.id != screen.conversation:
+            told = await screen.service.delete(target.id)
+        else:
+            async with screen.opening.lock:  # or what is typed here would be kept as the draft of a new one meanwhile
+                typed = screen.editing.typed()
+                if screen.editing.current is not None:
+                    screen.editing.end()
+                screen.composer.put("")
+                try:
+                    told = await screen.service.delete(target.id)
+                except BaseException:
+                    screen.composer.give_back(typed)
+                    raise
+        if told:
             screen.notify(told)
         if target.id == screen.conversation:
             await screen.opening.switch(None, save_typed=False)

@@ -77,3 +77,40 @@ async def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="folder"):
         await Database.open(url(tmp_path / "file" / "chatbot.db"))
+
+
+CANCELLED = """
+import asyncio, random, sys
+from sqlalchemy import text
+from storage.database import Database
+
+async def use(database):
+    async with database.write() as connection:
+        for number in range(20):
+            await connection.execute(text("SELECT 1"))
+    async with database.read() as connection:
+        await connection.execute(text("SELECT 1"))
+
+async def main():
+    random.seed(int(sys.argv[2]))
+    database = await Database.open(sys.argv[1])
+    for _ in range(30):
+        tasks = [asyncio.create_task(use(database)) for _ in range(3)]
+        await asyncio.sleep(random.random() * 0.01)
+        for task in tasks:
+            task.cancel()
+        if random.random() < 0.7:
+            await asyncio.sleep(random.random() * 0.005)
+    # ends in the middle of it, as a chat that is left
+asyncio.run(main())
+print("ended")
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_program_ends_though_its_work_was_cancelled_in_the_middle(tmp_path: Path, seed: int) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'chatbot.db'}"
+    done = subprocess.run(
+        [sys.executable, "-c", CANCELLED, url, str(seed)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "ended\n", done.stderr
