@@ -23,6 +23,9 @@ class Backend(Protocol):
     migrator: AsyncEngine
     errors: tuple[type[Exception], ...]
 
+    async def close(self) -> None:
+        """Give every connection back."""
+
     async def lock(self, connection: AsyncConnection, scope: str | None) -> None:
         """Let no one else write, in `scope` or at all, until the transaction of `connection` ends.
 

@@ -60,7 +60,7 @@ class Database:
         return database
 
     async def close(self) -> None:
-        await self._backend.reader.dispose()
+        await self._backend.close()
 
     async def __aenter__(self) -> Database:
         return self

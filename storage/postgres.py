@@ -76,6 +76,9 @@ class Postgres:
             "postgresql+asyncpg://", connect_args=arguments, poolclass=NullPool, isolation_level="READ COMMITTED"
         )
 
+    async def close(self) -> None:
+        await self.reader.dispose()
+
     async def lock(self, connection: AsyncConnection, scope: str | None) -> None:
         """Writers of different scopes run side by side; one without a scope runs alone, as SQLite's do."""
         if scope is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from storage.errors import StorageError
 
 BUSY_TIMEOUT_MS = 15_000
+LEAVE_S = 1.0
 
 _REASONS = (
     (r"readonly|read-only", "cannot be written: it is read-only; change its permissions or set CHATBOT_HOME"),
@@ -37,7 +40,14 @@ class Sqlite:
             _make_folder(Path(url.database).parent)
         self.reader = create_async_engine(url)
         self.writer = self.migrator = self.reader.execution_options(chatbot_write=True)
+        self._leaving: set[asyncio.Future[Any]] = set()
         _prepare(self.reader)
+        self._let_go_at_once()
+
+    async def close(self) -> None:
+        await self.reader.dispose()
+        if self._leaving:  # their threads would answer a loop that is closed
+            await asyncio.wait(self._leaving, timeout=LEAVE_S)
 
     async def lock(self, connection: AsyncConnection, scope: str | None) -> None:
         """BEGIN IMMEDIATE has locked the whole file."""
@@ -54,24 +64,24 @@ class Sqlite:
     def is_away(self, error: BaseException) -> bool:
         return False  # SQLite waits by itself: busy_timeout
 
+    def _let_go_at_once(self) -> None:
+        """How the connection of a task that was cancelled is given up: without waiting for anything.
 
-def _let_go_at_once(engine: AsyncEngine) -> None:
-    """How the connection of a task that was cancelled is given up: without waiting for anything.
+        SQLAlchemy closes it in a task of its own, and where that is cancelled too, as at the end of a program,
+        aiosqlite waits for an answer of its thread that has ended: the program would never end.
+        """
+        dialect = self.reader.sync_engine.dialect
+        terminate = dialect.do_terminate
 
-    SQLAlchemy closes it in a task of its own, and where that is cancelled too, as at the end of a program, aiosqlite
-    waits for an answer of its thread that has ended: the program would never end.
-    """
-    dialect = engine.sync_engine.dialect
-    terminate = dialect.do_terminate
+        def stop(connection: Any) -> None:
+            driver = connection.driver_connection
+            if not hasattr(driver, "stop"):  # it is aiosqlite's
+                terminate(connection)
+            elif (stopped := driver.stop()) is not None:
+                self._leaving.add(stopped)
+                stopped.add_done_callback(self._leaving.discard)
 
-    def stop(connection: Any) -> None:
-        driver = connection.driver_connection
-        if hasattr(driver, "stop"):  # aiosqlite's
-            driver.stop()
-        else:
-            terminate(connection)
-
-    dialect.do_terminate = stop  # type: ignore[assignment]
+        dialect.do_terminate = stop  # type: ignore[assignment]
 
 
 def _make_folder(folder: Path) -> None:
@@ -81,9 +91,22 @@ def _make_folder(folder: Path) -> None:
         raise StorageError(f"Cannot make the folder {folder}: {error.strerror}.") from None
 
 
-def _prepare(engine: AsyncEngine) -> None:
-    _let_go_at_once(engine)
+def _write_ahead(cursor: Any) -> None:
+    """Use a write-ahead log. Where two do this to a new file at once, SQLite tells one it is locked, without waiting."""
+    give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode")
+            if cursor.fetchone()[0] != "wal":
+                cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+        time.sleep(0.01)
 
+
+def _prepare(engine: AsyncEngine) -> None:
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, record: Any) -> None:
         # The driver must not begin transactions of its own: they would start as readers and fail to become
@@ -91,9 +114,7 @@ def _prepare(engine: AsyncEngine) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        cursor.execute("PRAGMA journal_mode")
-        if cursor.fetchone()[0] != "wal":
-            cursor.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(cursor)
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute("PRAGMA secure_delete = ON")  # what is deleted or written over leaves no bytes in the file

@@ -79,6 +79,30 @@ async def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         await Database.open(url(tmp_path / "file" / "chatbot.db"))
 
 
+DAMAGED = """
+import asyncio, sys
+from storage.database import Database
+from storage.errors import StorageError
+
+async def main():
+    try:
+        await Database.open(sys.argv[1])
+    except StorageError as error:
+        print("damaged" in str(error))
+
+for _ in range(20):
+    asyncio.run(main())
+"""
+
+
+def test_a_damaged_file_is_refused_without_a_word_from_its_thread(tmp_path: Path) -> None:
+    (tmp_path / "chatbot.db").write_bytes(b"garbage " * 1000)
+    done = subprocess.run(
+        [sys.executable, "-c", DAMAGED, url(tmp_path / "chatbot.db")], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("True\n" * 20, "")
+
+
 CANCELLED = """
 import asyncio, random, sys
 from sqlalchemy import text
