@@ -18,6 +18,7 @@ from chatbot.events import ConversationChanged, Event, Failed, Finished, Progres
 from chatbot.live import LiveReply
 from chatbot.picture_requests import PictureRequest
 from chatbot.router import ToCommand, ToModel, ToPictures, route, route_said
+from chatbot.saving import Saver
 from chatbot.settings import Settings
 from chatbot.store import Store
 from chatbot.summarise import FULL, summarise
@@ -49,6 +50,7 @@ class ChatService:
         self.models = models
         self._settings = settings
         self._live: dict[str, LiveReply] = {}
+        self._saver = Saver(store.conversations)
         self._summarising: set[asyncio.Task[None]] = set()
 
     async def send(
@@ -366,7 +368,7 @@ class ChatService:
     async def _answer(self, live: LiveReply, turn: Turn, model: str, request: PictureRequest | None) -> None:
         reply = turn.reply
         wanted = model or turn.conversation.model
-        live.start_saving(self.conversations, reply.id)
+        self._saver.add(reply.id, live)
         status: Status = "failed"
         end: Finished | Failed
         usage: Usage | None = None
@@ -392,9 +394,7 @@ class ChatService:
             except Exception as error:  # whatever it was: the reply has an end, and the person a sentence
                 end = Failed(keep_trace(error))
             finally:
-                live.end()
-                with suppress(StorageError):  # the end is saved below, and tells
-                    await live.saved()
+                await self._saver.leave(reply.id)
             try:
                 await self.conversations.end_reply(
                     reply.id,

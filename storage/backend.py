@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -25,6 +26,9 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Give every connection back."""
+
+    def queue(self) -> AbstractAsyncContextManager[Any]:
+        """Where writers of this process await their turn, before they take a connection."""
 
     async def lock(self, connection: AsyncConnection, scope: str | None) -> None:
         """Let no one else write, in `scope` or at all, until the transaction of `connection` ends.

@@ -94,7 +94,7 @@ class Database:
             await self._backend.lock(connection, scope)
 
         with self._said_to_a_person():
-            async with AsyncExitStack() as stack:
+            async with self._backend.queue(), AsyncExitStack() as stack:
                 connection = await self._connect(stack, engine, begin)
                 yield connection
                 await connection.commit()

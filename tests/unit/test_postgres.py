@@ -102,7 +102,7 @@ async def test_connections_that_were_cut_are_made_again(
 async def test_a_server_that_comes_back_is_waited_for(conversations: Conversations, postgres: Server) -> None:
     reply = (await conversations.add_turn((await conversations.create("")).id, "hello")).reply
     await asyncio.to_thread(postgres.stop)
-    saving = asyncio.create_task(conversations.save_reply(reply.id, "what came"))
+    saving = asyncio.create_task(conversations.save_replies({reply.id: "what came"}))
     reading = asyncio.create_task(conversations.list())
     await asyncio.sleep(0.3)
     assert not saving.done()
@@ -129,7 +129,7 @@ async def test_a_piece_of_a_reply_is_saved_again_where_the_connection_is_lost_un
     reply = (await conversations.add_turn((await conversations.create("")).id, "hello")).reply
     async with database.write("another") as connection:  # holds the row, so that the saving waits for it
         await connection.execute(update(messages).where(messages.c.id == reply.id).values(error="x"))
-        saving = asyncio.create_task(conversations.save_reply(reply.id, "what came"))
+        saving = asyncio.create_task(conversations.save_replies({reply.id: "what came"}))
         waiting = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         while postgres.sql(waiting) != "t":
             await asyncio.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import aclosing
 from itertools import pairwise
 
@@ -18,13 +19,13 @@ async def test_the_first_piece_is_kept_at_once_and_little_is_ever_unkept(monkeyp
     script = " ".join(f"word{number}" for number in range(WORDS))
     async with scripted_service(lambda messages: script, delay=PACE_S) as service:
         kept: list[int] = []
-        save = service.conversations.save_reply
+        save = service.conversations.save_replies
 
-        async def noted(reply_id: str, text: str) -> None:
-            kept.append(len(text.split()))
-            await save(reply_id, text)
+        async def noted(texts: Mapping[str, str]) -> None:
+            kept.extend(len(text.split()) for text in texts.values())
+            await save(texts)
 
-        monkeypatch.setattr(service.conversations, "save_reply", noted)
+        monkeypatch.setattr(service.conversations, "save_replies", noted)
         seen = 0
         async with aclosing(service.send(None, "go")) as events:
             async for event in events:

@@ -332,7 +332,7 @@ async def test_a_reply_is_found_when_it_has_ended_and_not_before(
 ) -> None:
     reply = (await conversations.add_turn(Conversation.new(""), "hi")).reply
     for part in ("zebra", "zebra cross", "zebra crossing"):
-        await conversations.save_reply(reply.id, part)
+        await conversations.save_replies({reply.id: part})
     assert await found(search, "zebra") == []
     assert await found(search, "ze") == []
     await conversations.end_reply(reply.id, "zebra crossing", "complete")
