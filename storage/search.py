@@ -415,9 +415,9 @@ class PostgresIndex:
         narrowed = narrowed.prefix_with("MATERIALIZED")
         found = rows.join(narrowed, narrowed.c.seq == messages.c.seq).order_by(messages.c.seq.desc())
         found = found.where(*(_like(word) for word in words if " " in word))
-        if max(map(len, parts)) >= LONGEST:
-            return [found]
         if query.conversation is not None:
+            if max(map(len, parts)) >= LONGEST:
+                return [found]
             return [rows.order_by(messages.c.seq.desc()).limit(RECENT), found]
         newest = select(messages.c.seq).order_by(messages.c.seq.desc()).offset(RECENT).limit(1)
         before = (await connection.execute(newest)).scalar() or 0

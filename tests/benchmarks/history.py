@@ -32,6 +32,8 @@ from storage.search import Query
 SIZES = (1_000, 10_000, 100_000)
 ROUNDS = 9
 PAGE = 20
+YEAR = 365
+"""Days over which everything was said."""
 HAN = [chr(0x4E00 + number) for number in range(3_000)]
 WORST = ("the", "the zq", "the c#", "and 書", '"the and"', '"et ta"', f"{HAN[0]} e", "e 龥", f"the {HAN[0]}")
 """Common words beside rare ones, phrases of common words, and common words that never meet."""
@@ -40,14 +42,14 @@ SHORT = "a conversation to be deleted"
 
 
 class Steps:
-    """Counts what SQLite's virtual machine does, in hundreds of instructions."""
+    """Counts what SQLite's virtual machine does, in thousands of instructions."""
 
     def __init__(self) -> None:
         self.count = 0
         event.listen(Engine, "connect", self._connected)
 
     def _connected(self, connection: Any, record: Any) -> None:
-        connection.run_async(lambda driver: driver.set_progress_handler(self._step, 100))
+        connection.run_async(lambda driver: driver.set_progress_handler(self._step, 1_000))
 
     def _step(self) -> int:
         self.count += 1
@@ -72,7 +74,7 @@ def texts(seed: int = 1) -> Callable[[], str]:
 
 async def fill(database: Database, size: int) -> str:
     """Store `size` messages; gives the id of the long conversation."""
-    text, moment = texts(), datetime.now(UTC) - timedelta(days=1)
+    text, began = texts(), datetime.now(UTC) - timedelta(days=YEAR)
     long = Conversation.new("", "the long one")
     async with database.write() as connection:
         made, conversation, parent = 0, long, None
@@ -87,7 +89,7 @@ async def fill(database: Database, size: int) -> str:
                     "role": "assistant" if number % 2 else "user",
                     "text": text(),
                     "status": "complete",
-                    "created": moment,
+                    "created": began + timedelta(days=YEAR) * ((made + number) / size),
                 }
                 parent = row["id"]
                 rows.append(row)
@@ -100,7 +102,7 @@ async def fill(database: Database, size: int) -> str:
 
 
 async def measure(size: int, folder: Path, steps: Steps) -> list[tuple[str, float, int, int]]:
-    """(what, seconds, results that came, hundreds of steps) of everything that a person waits for."""
+    """(what, seconds, results that came, thousands of steps) of everything that a person waits for."""
     rows: list[tuple[str, float, int, int]] = []
     async with open_store(Settings.load(home=folder / str(size))) as kept:
         long = await fill(kept.database, size)
@@ -114,7 +116,7 @@ async def measure(size: int, folder: Path, steps: Steps) -> list[tuple[str, floa
             opened = await store.add_turn(long, "and what then?")
             context = await build_context(kept, opened.said.id, "", responder, 1_024)
             for number in range(5):
-                await store.save_reply(opened.reply.id, "word " * number)
+                await store.save_replies({opened.reply.id: "word " * number})
             await store.end_reply(opened.reply.id, "a reply of a few words", "complete")
             return len(context.messages)
 
@@ -149,6 +151,10 @@ async def measure(size: int, folder: Path, steps: Steps) -> list[tuple[str, floa
             ("search th, in the long one", searching(Query("th", conversation=long))),
             ("search the, later than all", searching(Query("the", since=now + timedelta(days=1)))),
             ("search e, later than all", searching(Query("e", since=now + timedelta(days=1)))),
+            ("search the, of the first week", searching(Query("the", until=now - timedelta(days=YEAR - 7)))),
+            ("search e, of the first week", searching(Query("e", until=now - timedelta(days=YEAR - 7)))),
+            (f"search {HAN[0]} zq", searching(Query(f"{HAN[0]} zq"))),
+            ("search e, from result 20,000 on", searching(Query("e"), 20_000)),
         ]:
             times: list[float] = []
             came = steps.count = 0
@@ -170,7 +176,7 @@ async def main() -> None:
     steps = Steps()
     with tempfile.TemporaryDirectory() as name:
         columns = [await measure(size, Path(name), steps) for size in SIZES]
-    print(f"| messages stored | {' | '.join(f'{size:,}: time | came | steps/100' for size in SIZES)} |")
+    print(f"| messages stored | {' | '.join(f'{size:,}: time | came | steps/1,000' for size in SIZES)} |")
     print("|---|" + "---|" * 3 * len(SIZES))
     for row in zip(*columns, strict=True):
         cells = (f"{1e3 * seconds:.1f} ms | {came} | {count}" for _, seconds, came, count in row)
