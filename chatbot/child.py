@@ -65,6 +65,10 @@ class Child:
         try:
             await asyncio.wait_for(self._process.wait(), timeout=5)
         except TimeoutError:  # still in native code, loading
-            with suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End it at once."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()

@@ -124,6 +124,11 @@ class Settings(BaseSettings):
         return self.cache / "tuning.json"
 
     @property
+    def last_loaded_file(self) -> Path:
+        """What the server of the chat model was given when it last started for one question."""
+        return self.home / "last-loaded.json"
+
+    @property
     def prompts_folder(self) -> Path:
         """Where models keep what they have read of conversations."""
         return self.home / "prompts"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import run_async
+from chatbot.engines.head_start import HeadStart
 from chatbot.errors import UserError
 from chatbot.events import ConversationChanged, Failed, Finished, Notice, Progress, Started, TextDelta, Usage
 
@@ -71,11 +72,21 @@ def _message(words: list[str]) -> str:
 
 
 async def _ask(settings: Settings, text: str, arguments: argparse.Namespace) -> int:
+    head_start = HeadStart(settings.last_loaded_file)
+    if not (arguments.model or settings.model or settings.engine):
+        await head_start.begin()
+    try:
+        return await _answer(settings, text, arguments, head_start)
+    finally:
+        await head_start.close()
+
+
+async def _answer(settings: Settings, text: str, arguments: argparse.Namespace, head_start: HeadStart) -> int:
     from chatbot.context import shown
     from chatbot.session import open_service
 
     with ProgressPrinter() as progress:
-        async with open_service(settings, most_at_once=1) as service:
+        async with open_service(settings, most_at_once=1, head_start=head_start) as service:
             conversation = await _conversation(service, arguments, progress)
             model = arguments.model or ""
             if arguments.show_context:

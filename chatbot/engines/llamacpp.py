@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import secrets
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +18,13 @@ from urllib.parse import urlsplit
 
 from chatbot.child import Child
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
+from chatbot.engines.head_start import start_server
 from chatbot.engines.llamacpp_client import LlamaCppClient
 from chatbot.engines.prompt import PLAIN_STOP, PLAIN_TEMPLATE, Prompt, build_prompt, without_system
 from chatbot.engines.prompt_cache import WORTH_KEEPING, KeptPrompt, PromptCache, common_prefix
 from chatbot.errors import ModelError
+
+StartServer = Callable[[dict[str, Any]], Awaitable[tuple[Child, str]]]
 
 KEEPING_S = 2.0
 """Closing takes no longer than this for the sake of the next start."""
@@ -88,29 +90,27 @@ class LlamaCppResponder:
         speculate: bool = True,
         prompts: PromptCache | None = None,
         adapter: Path | None = None,
+        start: StartServer = start_server,
     ) -> LlamaCppResponder:
         """Start the server on the model at `path`; each of `slots` conversations has `context_length` tokens.
 
         A model without a `chat_template` of its own is given a plain transcript. With `speculate`, text that was
         there before is guessed ahead and checked in one go: the reply is the same, sooner where it repeats. What has
         been read of long conversations is kept in `prompts` for the next start. `adapter` is a GGUF file, which is
-        added to the weights.
+        added to the weights. `start` starts the server.
 
         Raises:
             ModelError: the file is missing, damaged or not a GGUF, or memory does not suffice.
         """
         if not path.is_file():
             raise ModelError(f"The file of {name} is missing: {path}.")
-        key = secrets.token_urlsafe(24)
-        child = await Child.start(
-            "chatbot.engines.llamacpp_server",
+        child, key = await start(
             {
                 "path": str(path),
                 "context": context_length,
                 "slots": slots,
                 "threads": threads,
                 "speculate": speculate,
-                "key": key,
             }
             | ({} if chat_template else {"chat_template": PLAIN_TEMPLATE})
             | ({} if prompts is None else {"prompts": str(prompts.folder)})

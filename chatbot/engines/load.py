@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from chatbot.engines.base import ImageGenerator, Responder
+from chatbot.engines.head_start import HeadStart, start_server
 from chatbot.engines.load_pictures import Pictures, load_generator
 from chatbot.engines.trial import try_out
 from chatbot.errors import ModelError
@@ -47,12 +48,21 @@ class Models:
         registry: knows which version answers, and fetches it.
         settings: `model` names another than the one in use.
         most_at_once: conversations that are ever answered at once by one model; more slots would be a waste.
+        head_start: what may have been begun to be loaded already.
     """
 
-    def __init__(self, registry: Registry, settings: Settings, *, most_at_once: int = 64) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        *,
+        most_at_once: int = 64,
+        head_start: HeadStart | None = None,
+    ) -> None:
         self._registry = registry
         self._settings = settings
         self._most_at_once = most_at_once
+        self._start_server = start_server if head_start is None else head_start.start
         self._loaded: dict[str, _Loaded] = {}
         self._versions: dict[str, Version] = {}
         self._listeners: list[Notify] = []
@@ -248,6 +258,7 @@ class Models:
             speculate=settings.speculate,
             prompts=PromptCache(settings.prompts_folder, known_as),
             adapter=adapter,
+            start=self._start_server,
         )
 
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,22 +26,23 @@ from chatbot.engines.llamacpp_server import cores
 from chatbot.fetch import model_file
 from chatbot.settings import Settings
 from tests.benchmarks.decode import QUESTIONS
-from tests.benchmarks.peers import ROOT, peer
+from tests.benchmarks.peers import LLAMA_CPP_PYTHON, ROOT, peer
 
 ROUNDS = 2
 TOKENS = 48
 CONTEXT = 4096
 TURNS = (1, 4, 12)
 TOGETHER = (1, 2, 4, 8, 16)
+TRANSFORMERS = ("ctranslate2", "numpy", *(f"{name}=={version(name)}" for name in ("torch", "transformers")))
 OURS = "chatbot"
 BESIDE = "xllamacpp"
 PEERS: dict[str, Callable[[], Path]] = {
     OURS: lambda: Path(sys.executable).parent,
-    BESIDE: lambda: Path(sys.executable).parent,
-    "llama-cpp-python": lambda: peer("llama-cpp-python", "llama-cpp-python"),
+    BESIDE: lambda: peer("xllamacpp", f"xllamacpp=={version('xllamacpp')}"),
+    "llama-cpp-python": lambda: peer("llama-cpp-python", LLAMA_CPP_PYTHON),
     "openvino-genai": lambda: peer("openvino-genai", "openvino-genai"),
-    "ctranslate2": lambda: peer("ctranslate2", "ctranslate2", "transformers", "torch", "numpy"),
-    "transformers": lambda: Path(sys.executable).parent,
+    "ctranslate2": lambda: peer("transformers", *TRANSFORMERS),
+    "transformers": lambda: peer("transformers", *TRANSFORMERS),
 }
 
 
@@ -113,11 +116,20 @@ def measure() -> str:
         rows += [_row(name, engine.figures) for name, engine in engines.items()]
         limit = _bandwidth() / model.stat().st_size
         rows.append(f"| limit: {model.stat().st_size:,} B of weights read per token | {limit:.1f} | | | | | |")
-        ours = median(engines[OURS].figures.speeds)
-        best = max(median(engine.figures.speeds) for name, engine in engines.items() if name != OURS)
-        rows.append(
-            f"\nDecode, over the best peer: {ours / best:.3f} (goal ≥ 0.97); over the limit: {ours / limit:.3f}\n"
-        )
+        ours = engines[OURS].figures
+        peers = {name: engine.figures for name, engine in engines.items() if name != OURS}
+        rows += [
+            "",
+            _header("beside the best peer", "ratio", "that peer", "goal"),
+            _beside("tokens/s", ours, peers, lambda one: median(one.speeds), "≥ 0.97", best=max),
+            *(
+                _beside(f"first token {turn}", ours, peers, partial(_first, turn=turn), "≤ 1.03", best=min)
+                for turn in TURNS
+            ),
+            _beside("load", ours, peers, lambda one: one.load_s, "≤ 1.03", best=min),
+            _beside("memory", ours, peers, lambda one: one.memory_mb, "≤ 1.03", best=min),
+            f"| tokens/s, over the limit | {median(ours.speeds) / limit:.3f} | | |\n",
+        ]
         rows.append(_header("at once", f"{OURS}, tokens/s", f"{BESIDE}, tokens/s", "ratio"))
         for count in TOGETHER:
             questions = [f"{QUESTIONS[number % len(QUESTIONS)]} Number {number}." for number in range(count)]
@@ -125,13 +137,30 @@ def measure() -> str:
             for number in range(3):
                 for name in speeds if number % 2 else reversed(speeds):
                     speeds[name].append(engines[name].ask(together=questions)["tokens_per_s"])
-            ours, theirs = median(speeds[OURS]), median(speeds[BESIDE])
-            rows.append(f"| {count} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.3f} |")
+            mine, theirs = median(speeds[OURS]), median(speeds[BESIDE])
+            rows.append(f"| {count} | {mine:.1f} | {theirs:.1f} | {mine / theirs:.3f} |")
     return "\n".join(rows)
 
 
 def _header(*names: str) -> str:
     return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
+
+
+def _first(figures: Figures, turn: int) -> float:
+    return median(figures.firsts[turn])
+
+
+def _beside(
+    what: str,
+    ours: Figures,
+    peers: dict[str, Figures],
+    figure: Callable[[Figures], float],
+    goal: str,
+    *,
+    best: Callable[..., str],
+) -> str:
+    other = best(peers, key=lambda name: figure(peers[name]))
+    return f"| {what} | {figure(ours) / figure(peers[other]):.3f} | {other} | {goal} |"
 
 
 def _row(name: str, figures: Figures) -> str:

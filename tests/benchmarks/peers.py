@@ -9,6 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".bench"
 
+LLAMA_CPP_PYTHON = "llama-cpp-python==0.3.16"
+"""It is built where it is installed; some later ones then end by an illegal instruction where AMX is forbidden."""
+
 
 def peer(name: str, *requirements: str) -> Path:
     """The folder of executables of an environment that has `requirements`."""
