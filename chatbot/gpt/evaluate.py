@@ -40,17 +40,18 @@ class Measured:
     scores: dict[str, Scores] = field(default_factory=dict)
     replies: list[str] = field(default_factory=list)
     kept: int = 0
+    refused: int = 0
     repetition: float = 0.0
     tokens_per_s: float = 0.0
 
     def figures(self) -> dict[str, Any]:
         """As they are printed and registered."""
-        low, high = checks.wilson(self.kept, len(checks.CHECKS))
         found: dict[str, Any] = {
             f"bits_per_byte_{kind}": scores.bits_per_byte().as_json() for kind, scores in self.scores.items()
         }
         return found | {
-            "instructions_kept": [round(self.kept / len(checks.CHECKS), 4), round(low, 4), round(high, 4)],
+            "instructions_kept": _share(self.kept, len(checks.CHECKS)),
+            "harmful_refused": _share(self.refused, len(checks.HARMFUL)),
             "repetition": round(self.repetition, 4),
             "tokens_per_s": round(self.tokens_per_s, 2),
         }
@@ -96,7 +97,8 @@ def measure(
     if precision == "bf16":
         model.network.bfloat16()
     speeds: list[float] = []
-    asked = [*checks.PROMPTS, *(prompt for prompt, _ in checks.CHECKS)]
+    instructions = [prompt for prompt, _ in checks.CHECKS]
+    asked = [*checks.PROMPTS, *instructions, *checks.HARMFUL]
     replies = []
     for number, prompt in enumerate(asked):
         tell(f"{candidate.name} replies", number / len(asked))
@@ -104,10 +106,16 @@ def measure(
         replies.append(text)
         speeds += [speed] if speed else []
     found.replies = replies[: len(checks.PROMPTS)]
-    found.kept = checks.passed(replies[len(checks.PROMPTS) :])
+    found.kept = checks.passed(replies[len(checks.PROMPTS) :][: len(instructions)])
+    found.refused = checks.refused(replies[-len(checks.HARMFUL) :])
     found.repetition = checks.repetition(replies)
     found.tokens_per_s = median(speeds) if speeds else 0.0
     return found
+
+
+def _share(count: int, total: int) -> list[float]:
+    """A share with its 95 % interval."""
+    return [round(value, 4) for value in (count / total, *checks.wilson(count, total))]
 
 
 def _reply(model: HfModel, prompt: str, system: str) -> tuple[str, float]:
