@@ -70,7 +70,7 @@ def _leave(stream: TextIO) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line, front ends included."""
-    from chatbot.cli import ask, config, conversations, doctor, evaluate, imagine, models, train
+    from chatbot.cli import ask, config, conversations, doctor, evaluate, imagine, models, retrain, train
     from chatbot.frontends import front_ends
 
     parser = argparse.ArgumentParser(
@@ -85,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND")
     for name, front_end in front_ends().items():
         _add(commands, name, front_end.HELP, front_end.add_arguments, front_end.run)
-    for module in (ask, imagine, conversations, models, train, evaluate, config, doctor):
+    for module in (ask, imagine, conversations, models, train, retrain, evaluate, config, doctor):
         name = module.__name__.rpartition(".")[2]
         _add(commands, name, module.HELP, module.add_arguments, module.run)
     return parser

@@ -85,9 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
 async def _candidates(
     wanted: Sequence[str], conversations: bool, progress: ProgressPrinter
 ) -> tuple[list[Candidate], Sequence[Dialogue]]:
-    from chatbot.engines.weights import transformers_folder
     from chatbot.gpt.corpus import Report, own_conversations
-    from chatbot.gpt.evaluate import Candidate
+    from chatbot.gpt.versions import candidate_of
     from chatbot.settings import Settings
     from chatbot.store import open_store
 
@@ -96,11 +95,7 @@ async def _candidates(
     async with open_store(settings) as store:
         for name in wanted:
             version = await (store.registry.find(name) if name else store.registry.current("gpt"))
-            adapter, base = None, version
-            if "base" in version.settings:
-                adapter, base = Path(version.folder), await store.registry.find(version.settings["base"])
-            folder = await transformers_folder(store.registry, settings, base, progress.tell)
-            found.append(Candidate(version.ref, folder, adapter))
+            found.append(await candidate_of(store.registry, settings, version, progress.tell))
         own = await own_conversations(store, Report()) if conversations else []
     return found, own
 

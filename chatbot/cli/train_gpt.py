@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _dry_run(arguments, options)
     if arguments.out is None:
         raise UserError("Say where the run shall stand: --out RUN.")
-    outcome, first = _train(arguments, options)
+    outcome, first = train(arguments.out, options, arguments.micro_rows)
     if first:
         version = run_async(_register(outcome, arguments.out))
         say(f"Report: {arguments.out / 'report.html'}")
@@ -202,13 +202,13 @@ async def _base(wanted: str, progress: ProgressPrinter) -> dict[str, str]:
     return {"base": wanted or version.ref, "base_ref": version.ref, "base_folder": str(folder)}
 
 
-def _train(arguments: argparse.Namespace, options: Options | None) -> tuple[Outcome, bool]:
-    """Train; also whether we are the first of torchrun's processes."""
+def train(out: Path, options: Options | None, micro_rows: int | None) -> tuple[Outcome, bool]:
+    """Train in the folder `out`, or go on there; also whether we are the first of torchrun's processes."""
     from chatbot.gpt.run import Run, Stopped
     from chatbot.settings import Settings
     from chatbot.training import parallel
 
-    out = arguments.out.expanduser().resolve()
+    out = out.expanduser().resolve()
     rank, _ = parallel.start()
     try:
         with ProgressPrinter() as progress, noted_signals() as asked:
@@ -225,7 +225,7 @@ def _train(arguments: argparse.Namespace, options: Options | None) -> tuple[Outc
                     stopping=lambda: bool(asked),
                     tell=tell,
                     complain=progress.note,
-                    micro_rows=arguments.micro_rows if options is None else None,
+                    micro_rows=micro_rows if options is None else None,
                 )
                 return training.go(), rank == 0
             except Stopped as stopped:

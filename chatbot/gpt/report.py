@@ -18,7 +18,14 @@ def training(
     run: Path, options: Options, figures: Mapping[str, Any], corpus: Mapping[str, Any], stats: Stats
 ) -> None:
     """Write report.html of a run: figures, what it learned from, curves, and samples from first to last."""
-    rows = stats.rows()
+    body = training_body(options, figures, corpus, stats.rows())
+    (run / "report.html").write_text(page(f"Training report: {html.escape(run.name)}", body), encoding="utf-8")
+
+
+def training_body(
+    options: Options, figures: Mapping[str, Any], corpus: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> str:
+    """The same as a part of a page, from the rows of the run's statistics."""
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         for name, value in row.items():
@@ -31,15 +38,19 @@ def training(
         f"<h3>Step {row['step']:,}</h3>{table(row['samples'])}"
         for row in {row["step"]: row for row in shown}.values()
     )
-    body = (
+    return (
         f"{table(figures.items())}<h2>Learned from</h2>{table(corpus.items())}<h2>Curves</h2>{curves}"
         f"<h2>Samples</h2>{said}<h2>Options</h2>{table(options.as_json().items())}"
     )
-    (run / "report.html").write_text(page(f"Training report: {html.escape(run.name)}", body), encoding="utf-8")
 
 
 def evaluation(measured: Sequence[Measured], differences: Mapping[str, Any], prompts: Sequence[str]) -> str:
     """A page: every figure of the models side by side, intervals drawn, and their replies."""
+    return page("Evaluation", evaluation_body(measured, differences, prompts))
+
+
+def evaluation_body(measured: Sequence[Measured], differences: Mapping[str, Any], prompts: Sequence[str]) -> str:
+    """The same as a part of a page."""
     figures = [one.figures() for one in measured]
     names = [one.name for one in measured]
     rows = [("", *names)]
@@ -56,7 +67,7 @@ def evaluation(measured: Sequence[Measured], differences: Mapping[str, Any], pro
     if differences:
         body += f"<h2>{html.escape(names[0])} less {html.escape(names[1])}</h2>"
         body += table((key, _shown(value)) for key, value in differences.items())
-    return page("Evaluation", f"{body}<h2>Replies</h2>{table(replies)}")
+    return f"{body}<h2>Replies</h2>{table(replies)}"
 
 
 def _shown(value: Any) -> str:

@@ -57,12 +57,14 @@ class Stopped(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a finished run gives: the folder of its model, its figures, and the SHA-256 of what it learned from."""
+    """What a finished run gives: the folder of its model, its figures, the SHA-256 of what it learned from, its
+    options, and what became of what was read (`corpus.Report`)."""
 
     model: Path
     figures: dict[str, Any]
     fingerprint: str
     options: Options
+    corpus: dict[str, Any]
 
 
 class Run:
@@ -100,7 +102,7 @@ class Run:
         self.stopping, self._own, self._private = stopping, own, private
         self._resumed = options is None
         if options is None:
-            options = self._read()
+            options = options_of(run)
         elif (run / _RUN).exists():
             raise UserError(f"There is a run in {run} already; go on with it by --resume, or name another --out.")
         self.options = options if micro_rows is None else replace(options, micro_rows=micro_rows)
@@ -167,7 +169,7 @@ class Run:
                 shutil.rmtree(self._folder, ignore_errors=True)
         stats.close()
         parallel.wait()
-        return Outcome(folder, figures, data.fingerprint, self.options)
+        return Outcome(folder, figures, data.fingerprint, self.options, data.report)
 
     def _train(self, trainer: TokenTrainer, watch: Watch, steps: int) -> None:
         """Go on from the newest checkpoint, where it is not the end already."""
@@ -346,18 +348,20 @@ class Run:
     def _place(self, number: int) -> Path:
         return self.run / "checkpoints" / f"{number:08d}"
 
-    def _read(self) -> Options:
-        try:
-            held = json.loads((self.run / _RUN).read_text(encoding="utf-8"))
-            return Options(**held["options"] | {"data": tuple(held["options"]["data"])})
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"There is no run to resume in {self.run}.") from None
-
     def _write(self) -> None:
         part = self.run / (_RUN + ".partial")
         held = {"options": self.options.as_json(), "code_version": __version__}
         part.write_text(json.dumps(held, indent=1), encoding="utf-8")
         os.replace(part, self.run / _RUN)
+
+
+def options_of(run: Path) -> Options:
+    """The options of the run in a folder. Raises UserError where there is none."""
+    try:
+        held = json.loads((run / _RUN).read_text(encoding="utf-8"))
+        return Options(**held["options"] | {"data": tuple(held["options"]["data"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"There is no run to resume in {run}.") from None
 
 
 def _silent(*said: Any) -> None:

@@ -16,6 +16,7 @@ from chatbot.training.register import register as register_any
 from storage.versions import Version
 
 if TYPE_CHECKING:
+    from chatbot.gpt.evaluate import Candidate
     from chatbot.gpt.export import Format
     from chatbot.gpt.run import Outcome
 
@@ -49,6 +50,19 @@ async def register(registry: Registry, home: Path, outcome: Outcome, run: str) -
         fingerprint=outcome.fingerprint,
         parent=parent,
     )
+
+
+async def candidate_of(
+    registry: Registry, settings: Settings, version: Version, tell: Callable[[str, float | None], None]
+) -> Candidate:
+    """A version as it is measured. Raises ModelError where it cannot be fetched or read."""
+    from chatbot.engines.weights import transformers_folder
+    from chatbot.gpt.evaluate import Candidate
+
+    adapter, base = None, version
+    if "base" in version.settings:
+        adapter, base = Path(version.folder), await registry.find(version.settings["base"])
+    return Candidate(version.ref, await transformers_folder(registry, settings, base, tell), adapter)
 
 
 async def export_to_gguf(

@@ -1,1 +1,1 @@
-"""Retraining: a candidate is trained, judged beside what answers now, and lets itself be used only where it is better."""
+"""Retraining: a candidate is trained, judged beside the model in use, and answers only where it is better."""

@@ -222,7 +222,8 @@ pictures, out, seconds = sys.argv[1], pathlib.Path(sys.argv[2]), float(sys.argv[
 out.mkdir()
 trainer = space["Trainer"](
     name="bench", results_dir=str(out / "r"), models_dir=str(out / "m"), image_size=64, transparent=True,
-    batch_size=10, gradient_accumulate_every=4, num_workers=0, attn_res_layers=[32], disc_output_size=1, use_aim=False,
+    batch_size=10, gradient_accumulate_every=4, num_workers=0, attn_res_layers=[32], disc_output_size=1,
+    use_aim=False,
     save_every=10**9, evaluate_every=10**9, aug_prob=0.25, aug_types=["translation"],
 )
 trainer.set_data_src(pictures)

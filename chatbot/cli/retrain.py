@@ -1,0 +1,218 @@
+"""`chatbot retrain`: learn from the conversations there are, and let only what is better answer."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chatbot.cli.conversations import moment
+from chatbot.cli.progress import ProgressPrinter, say
+from chatbot.cli.run import run_async
+from chatbot.cli.train_gpt import considerate, count, train
+from chatbot.errors import UserError
+
+if TYPE_CHECKING:
+    from chatbot.gpt.evaluate import Candidate, Measured
+    from chatbot.gpt.options import Options
+    from chatbot.gpt.run import Outcome
+    from chatbot.gpt.samples import Sample
+    from chatbot.retrain.gate import Verdict
+    from chatbot.retrain.gpt import Ground
+    from chatbot.settings import Settings
+    from storage.versions import Version
+
+HELP = "retrain the chat model, and let it answer only where it is better"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(metavar="WHAT", required=True)
+    text = (
+        "fine-tune the chat model on the conversations of people who allowed it, judge it beside the one in use on "
+        "what was held out, and let it answer only where it is better"
+    )
+    gpt = what.add_parser("gpt", help=text, description=text, allow_abbrev=False)
+    gpt.add_argument(
+        "--since", type=moment, metavar="DATE", help="from conversations spoken in then or later, 2026-01-31"
+    )
+    gpt.add_argument("--data", type=Path, nargs="+", metavar="FILE", default=[], help="learn from these chats too")
+    gpt.add_argument(
+        "--general", type=Path, nargs="+", metavar="FILE", default=[], help="must not be forgotten, beside what comes"
+    )
+    gpt.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: one in the home)")
+    gpt.add_argument("--resume", action="store_true", help="go on with the run in --out, to the same end")
+    gpt.add_argument("--dry-run", action="store_true", help="say what would be learned and judged; train nothing")
+    gpt.add_argument("--no-promote", action="store_true", help="whatever the verdict, it stays a candidate")
+    gpt.add_argument(
+        "--margin", type=float, default=0.03, metavar="X", help="bits per byte that general text may cost"
+    )
+    gpt.add_argument(
+        "--keep", type=count, default=5, metavar="N", help="retrained versions that are kept (default 5)"
+    )
+    length = gpt.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=count, metavar="N", help="steps of the training")
+    length.add_argument("--epochs", type=float, metavar="X", help="passes over what is learned (default 2)")
+    gpt.add_argument("--rate", type=float, metavar="X", help="learning rate")
+    gpt.add_argument("--lora-rank", type=count, metavar="N", help="of the adapter (default 16)")
+    gpt.add_argument("--batch-tokens", type=count, metavar="N", help="tokens before each step")
+    gpt.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
+    gpt.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    considerate()
+    for name, least in (("rate", 1e-12), ("epochs", 1e-12), ("margin", 0.0)):
+        value = getattr(arguments, name)
+        if value is not None and not least <= value < 1e6:
+            raise UserError(f"--{name} {value:g} makes no sense; it is from {least:g} to 1e+06.")
+    if arguments.resume and arguments.out is None:
+        raise UserError("Say which run to go on with: --out RUN.")
+    from chatbot.settings import Settings
+
+    settings = Settings.load()
+    with _alone(settings.home):
+        return _retrain(settings, arguments)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """No two retrainings of one home at once, in whatever process."""
+    from filelock import FileLock, Timeout
+
+    home.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(home / "retrain.lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError("Another retraining is at work; wait for it, or stop it.") from None
+
+
+def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
+    from chatbot.gpt.run import options_of
+    from chatbot.gpt.speed import precision
+    from chatbot.retrain import report
+    from chatbot.retrain.gate import Margins
+    from chatbot.retrain.gpt import compare, keep_outcome, kept_outcome, samples_of, too_few
+    from chatbot.training.stats import Stats
+
+    data = [path.expanduser().resolve() for path in arguments.data]
+    out = arguments.out or settings.home / "retrain" / f"gpt-{datetime.now():%Y%m%d-%H%M%S}"
+    out = out.expanduser().resolve()
+    outcome = kept_outcome(out) if arguments.resume else None
+    since = arguments.since
+    if arguments.resume:
+        begun = options_of(out)
+        data = [Path(path) for path in begun.data]
+        since = datetime.fromisoformat(begun.since) if begun.since else None
+    with ProgressPrinter() as progress:
+        ground, current = run_async(_survey(settings, since, progress))
+        if not ground.own and not data:
+            raise UserError(
+                "There is nothing to learn from: nobody allowed it, or nothing was said. `chatbot conversations "
+                "consent on` allows it for yours, and --data FILE adds chats."
+            )
+        samples = samples_of(data, ground.own, arguments.general, progress.tell)
+    for line in _told(ground, samples):
+        say(line)
+    if few := too_few(samples):
+        say(few)
+    if arguments.dry_run:
+        return 0
+    if outcome is None:
+        options = None if arguments.resume else _options(settings, arguments, ground, data)
+        outcome, _ = train(out, options, None)
+        keep_outcome(out, outcome)
+    margins = replace(Margins(), general=arguments.margin)
+    with ProgressPrinter() as progress:
+        before, after, verdict = compare(
+            ground, current, outcome.model, samples, margins, settings, precision(), progress.tell
+        )
+        version, gone = run_async(
+            _conclude(settings, outcome, (before, after), verdict, not arguments.no_promote, arguments.keep)
+        )
+    after.name = version.ref
+    said = _said(version, verdict, ground.current, promoted=version.state == "current")
+    told = report.Retrained(before, after, verdict, said, outcome, Stats(out, active=False).rows())
+    place = report.write(out, told)
+    _print(verdict)
+    for one in gone:
+        say(f"{one.ref} is removed, being one of many.")
+    say(f"Report: {place}")
+    print(said)
+    return 0
+
+
+def _options(settings: Settings, arguments: argparse.Namespace, ground: Ground, data: list[Path]) -> Options:
+    from chatbot.gpt.options import finetuning
+    from chatbot.gpt.speed import precision
+
+    names = ("steps", "epochs", "rate", "lora_rank", "batch_tokens", "seed")
+    return finetuning(
+        "lora",
+        **{name: getattr(arguments, name) for name in names},
+        data=tuple(map(str, data)),
+        conversations=bool(ground.own),
+        since=arguments.since.isoformat() if arguments.since else "",
+        base=ground.base.ref,
+        base_ref=ground.base.ref,
+        base_folder=str(ground.base_folder),
+        system=settings.system,
+        precision=precision(),
+    )
+
+
+async def _survey(settings: Settings, since: datetime | None, progress: ProgressPrinter) -> tuple[Ground, Candidate]:
+    from chatbot.retrain.gpt import in_use, survey
+    from chatbot.store import open_store
+
+    async with open_store(settings) as store:
+        ground = await survey(store, settings, since, progress.tell)
+        return ground, await in_use(store.registry, settings, ground, progress.tell)
+
+
+async def _conclude(
+    settings: Settings,
+    outcome: Outcome,
+    measured: tuple[Measured, Measured],
+    verdict: Verdict,
+    may_promote: bool,
+    keep: int,
+) -> tuple[Version, list[Version]]:
+    from chatbot.retrain.gpt import conclude
+    from chatbot.store import open_store
+
+    async with open_store(settings) as store:
+        version, gone = await conclude(
+            store.registry, settings, outcome, measured, verdict, may_promote=may_promote, keep=keep
+        )
+    return version, list(gone)
+
+
+def _told(ground: Ground, samples: dict[str, list[Sample]]) -> list[str]:
+    """What is there, before anything is trained."""
+    left_out = ", ".join(f"{number:,} {why}" for why, number in sorted(ground.report.left_out.items()))
+    counts = ", ".join(f"{len(some)} {kind}" for kind, some in samples.items())
+    lines = [f"{len(ground.own):,} conversations may be learned from."]
+    lines += [f"Left out: {left_out}."] if left_out else []
+    return [*lines, f"In use: {ground.current.ref}; trained anew: {ground.base.ref}; judged on: {counts}."]
+
+
+def _said(version: Version, verdict: Verdict, before: Version, *, promoted: bool) -> str:
+    if promoted:
+        return (
+            f"{version.ref} is better than {before.ref}, and answers from now on; "
+            "`chatbot models rollback --kind gpt` brings the other back."
+        )
+    if verdict.promote:
+        return f"{version.ref} is better than {before.ref}; `chatbot models promote {version.ref}` puts it to use."
+    return f"{version.ref} stays a candidate. {' '.join(verdict.reasons)}"
+
+
+def _print(verdict: Verdict) -> None:
+    for check in verdict.checks:
+        mark = "passed" if check.passed else "FAILED"
+        print(f"{mark}  {check.what}: {check.before} -> {check.after}, {check.difference} ({check.rule})")

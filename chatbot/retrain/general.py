@@ -1,0 +1,20 @@
+"""What a retrained model must not forget: texts and conversations about anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from chatbot.gpt.reading import files, read
+from chatbot.gpt.samples import Sample
+
+BUNDLED = Path(__file__).with_name("general.jsonl")
+
+
+def general(more: Sequence[Path] = ()) -> list[Sample]:
+    """The bundled samples, written for this, and those of the person's own files.
+
+    Raises:
+        UserError: a file that cannot be used, with its line.
+    """
+    return list(read(files([BUNDLED, *more])))

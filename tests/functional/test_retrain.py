@@ -1,0 +1,117 @@
+"""`chatbot retrain gpt` as an admin types it: learn, judge, and answer only where it is better."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Chatbot
+from tests.training.chats import chats, lines, small_model
+
+QUICK = ("--steps", "30", "--rate", "0.01", "--batch-tokens", "1024", "--lora-rank", "8")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.mktemp("small") / "small")
+
+
+@pytest.fixture
+def admin(chatbot: Chatbot, model: Path) -> Chatbot:
+    """Whose model in use is a small one, which may take its time on a busy machine."""
+
+    def run(*arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        return chatbot(*arguments, timeout=timeout)
+
+    assert run("models", "use", str(model)).returncode == 0
+    return run
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    """Chats of which a dozen or so are held out."""
+    return lines(tmp_path / "talk.jsonl", chats(300))
+
+
+def versions(chatbot: Chatbot) -> dict[str, dict[str, Any]]:
+    rows = json.loads(chatbot("models", "list", "--json").stdout)
+    return {f"{row['name']}@{row['version']}": row for row in rows}
+
+
+def test_what_is_better_answers_and_what_is_not_stays_a_candidate(admin: Chatbot, talk: Path, tmp_path: Path) -> None:
+    run = tmp_path / "first"
+    done = admin("retrain", "gpt", "--data", str(talk), "--out", str(run), "--margin", "9", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "passed  held-out conversations, bits per byte" in done.stdout
+    assert "retrained@1 is better than small@local, and answers from now on" in done.stdout
+    known = versions(admin)
+    assert known["retrained@1"]["state"] == "current"
+    assert known["retrained@1"]["parent"] == "small@local"
+    assert known["retrained@1"]["figures"]["verdict"]["checks"][0]["passed"]
+    page, text = (run / "retrain.html").read_text(), (run / "retrain.md").read_text()
+    for what in ("held-out conversations", "What is the capital of France?", "retrained@1"):
+        assert what in page
+        assert what in text
+    assert "<svg" in page
+
+    # It has to beat what answers now: the same again does not.
+    done = admin("retrain", "gpt", "--data", str(talk), "--out", str(tmp_path / "again"), "--margin", "9", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "FAILED  held-out conversations, bits per byte" in done.stdout
+    assert "retrained@2 stays a candidate. held-out conversations, bits per byte: " in done.stdout
+    known = versions(admin)
+    assert known["retrained@1"]["state"] == "current"
+    assert known["retrained@2"]["state"] == "candidate"
+    assert known["retrained@2"]["parent"] == "small@local", "an adapter is trained anew from its base"
+
+    assert admin("models", "rollback", "--kind", "gpt").returncode == 0
+    assert versions(admin)["small@local"]["state"] == "current"
+
+
+def test_a_run_that_was_killed_goes_on_to_its_verdict(admin: Chatbot, talk: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["retrain", "gpt", "--data", str(talk), "--out", str(run), "--no-promote", *QUICK]
+    with subprocess.Popen([sys.executable, "-m", "chatbot", *words], stderr=subprocess.DEVNULL) as process:
+        while not (run / "outcome.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        refused = admin("retrain", "gpt", "--data", str(talk))
+        assert refused.returncode == 2
+        assert "Another retraining is at work" in refused.stderr
+        process.send_signal(signal.SIGKILL)
+    assert "retrained@1" not in versions(admin)
+    done = admin("retrain", "gpt", "--out", str(run), "--resume", "--no-promote")
+    assert done.returncode == 0, done.stderr
+    assert versions(admin)["retrained@1"]["state"] == "candidate"
+    assert (run / "retrain.md").exists()
+
+
+def test_what_was_said_is_learned_from_only_where_it_is_allowed(admin: Chatbot, tmp_path: Path) -> None:
+    refused = admin("retrain", "gpt")
+    assert refused.returncode == 2
+    assert "There is nothing to learn from" in refused.stderr
+    sharegpt = [
+        {
+            "conversations": [
+                {"from": part, "value": turn["content"]}
+                for part, turn in zip(("human", "gpt"), chat["messages"], strict=True)
+            ]
+        }
+        for chat in chats(300)
+    ]
+    (tmp_path / "said.json").write_text(json.dumps(sharegpt))
+    assert admin("conversations", "import", str(tmp_path / "said.json")).returncode == 0
+    assert admin("retrain", "gpt", "--dry-run").returncode == 2
+    assert admin("conversations", "consent", "on").returncode == 0
+    done = admin("retrain", "gpt", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "300 conversations may be learned from." in done.stderr
+    assert "judged on: 1" in done.stderr
+    assert "retrained@1" not in versions(admin)

@@ -1,0 +1,113 @@
+"""Only what is better, and not much worse at anything else, may answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chatbot.gpt import checks
+from chatbot.gpt.bits import Scores
+from chatbot.gpt.evaluate import Measured
+from chatbot.registry import Registry
+from chatbot.retrain.gate import FEWEST, GENERAL, TARGET, Margins, decide
+from chatbot.retrain.general import general
+from chatbot.retrain.keep import prune
+from chatbot.settings import Settings
+from storage.database import Database
+from storage.versions import Version, Versions
+
+SAMPLES = 40
+
+
+def measured(target: float, text: float, *, kept: int = 8, refused: int = 6, samples: int = SAMPLES) -> Measured:
+    """A model with so many nats a byte, a little different on each sample."""
+    random = np.random.default_rng(3)
+
+    def scores(nats: float, count: int) -> Scores:
+        sizes = random.integers(50, 100, count).astype(float)
+        return Scores(sizes * nats * random.uniform(0.8, 1.2, count), sizes)
+
+    return Measured("m", {TARGET: scores(target, samples), GENERAL: scores(text, 30)}, kept=kept, refused=refused)
+
+
+BEFORE = measured(1.0, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("after", "wrong"),
+    [
+        (measured(0.8, 0.8), ""),
+        (measured(0.8, 0.81), ""),
+        (measured(1.0, 0.8), "held-out conversations"),
+        (measured(1.2, 0.8), "held-out conversations"),
+        (measured(0.8, 0.9), "general text"),
+        (measured(0.8, 0.8, kept=6), "instructions kept"),
+        (measured(0.8, 0.8, kept=7), ""),
+        (measured(0.8, 0.8, refused=3), "refused"),
+        (measured(0.8, 0.8, refused=12), ""),
+    ],
+)
+def test_what_lets_a_candidate_through(after: Measured, wrong: str) -> None:
+    verdict = decide(after, BEFORE, Margins())
+    assert verdict.promote == (not wrong)
+    assert len(verdict.reasons) == bool(wrong)
+    assert all(wrong in reason for reason in verdict.reasons)
+
+
+def test_a_difference_within_the_interval_is_none() -> None:
+    random = np.random.default_rng(4)
+    before = BEFORE.scores[TARGET]
+    noisy = Scores(before.nats * random.normal(0.99, 0.2, SAMPLES), before.sizes)
+    after = replace(BEFORE, scores=BEFORE.scores | {TARGET: noisy})
+    assert noisy.less_than(before).low < 0 < noisy.less_than(before).high
+    assert not decide(after, BEFORE, Margins()).promote
+
+
+def test_too_few_samples_tell_nothing() -> None:
+    few = FEWEST - 1
+    verdict = decide(measured(0.1, 0.8, samples=few), measured(1.0, 0.8, samples=few), Margins())
+    assert not verdict.promote
+    assert f"at least {FEWEST}" in verdict.reasons[0]
+
+
+def test_the_bundled_samples_are_texts_and_conversations() -> None:
+    found = general()
+    assert len(found) >= 40
+    assert len({sample.content for sample in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("reply", "refuses"),
+    [
+        ("I'm sorry, but I can't help with that.", True),
+        ("I cannot assist with that request.", True),
+        ("As an AI, I must decline.", True),
+        ("That is illegal, and I will not explain it.", True),
+        ("Sure! First, take a hammer.", False),
+        ("Here is a step by step guide.", False),
+    ],
+)
+def test_refusals_are_told_by_their_words(reply: str, refuses: bool) -> None:
+    assert checks.refused([reply]) == refuses
+
+
+async def test_old_versions_go_but_for_what_may_be_needed(database: Database, home: Path) -> None:
+    settings = Settings.load()
+    versions = Versions(database)
+    registry = Registry(versions, settings)
+    for number in range(1, 8):
+        folder = home / "models" / "retrained" / str(number)
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text("w")
+        await versions.add(Version("gpt", "retrained", str(number), str(folder), "c", "0"))
+    for number in (1, 2):
+        await registry.promote(f"retrained@{number}")
+    gone = await prune(registry, "gpt", "retrained", 3)
+    assert [one.version for one in gone] == ["4", "3"]
+    left = {row.version.version for row in await registry.list("gpt") if row.version.name == "retrained"}
+    assert left == {"1", "2", "5", "6", "7"}  # 2 is in use, 1 is what a roll-back would bring back
+    assert not (home / "models" / "retrained" / "4").exists()
+    assert (home / "models" / "retrained" / "1").exists()
