@@ -88,13 +88,24 @@ class Answering:
         with suppress(RefusedError, UnsureError):
             await self._sender.text(update.chat, Piece(in_language(update.language, INTERNAL)))
 
+    async def tell_news(self) -> None:
+        """Tell the admin who asked for it that a retraining has ended, once it surely arrives."""
+        retraining = self._office.retraining
+        if (news := retraining.news()) is not None:
+            asked, text = news
+            with suppress(RefusedError):  # the admin has left: there is nobody to tell
+                await self._sender.text(Chat(int(asked), private=int(asked) > 0), Piece(text), repeatable=True)
+            retraining.told()
+
     async def _say(self, entry: Entry, update: Update, room: TelegramRoom) -> None:
         if update.act == "unreadable":
             await room.deliver(Told(UNREADABLE))
             return
-        if self._door.is_admin(update.sender) and (told := await self._office.answer(update.text)) is not None:
-            await room.deliver(Told(told))
-            return
+        if self._door.is_admin(update.sender):
+            told = await self._office.answer(update.text, update.chat.id)
+            if told is not None:
+                await room.deliver(Told(told))
+                return
         command = command_of(update.text)
         if command is not None and command.name == "stop":
             lane = update.chat.lane

@@ -32,6 +32,7 @@ from adapters.texts import in_language, languages
 from chatbot.chat import ChatService
 from chatbot.commands import COMMANDS
 from chatbot.errors import UserError
+from chatbot.retrain.background import Background
 from chatbot.session import open_service
 from chatbot.settings import Settings
 from chatbot.trace import hide, keep_trace
@@ -106,7 +107,8 @@ class TelegramBot:
         self._inbox = Inbox(database, f"telegram:{self._id}", settings.telegram_pending)
         self._poller = Poller(self._bot, self._keep)
         door = Doorkeeper(database, settings, token)
-        office = Office(door, service.store.people, self._inbox, lambda: self._poller.answered)
+        retraining = Background(settings.home)
+        office = Office(door, service.store, self._inbox, retraining, lambda: self._poller.answered)
         sender = Sender(self._bot, Pace())
         self._answering = Answering(Talk(service), sender, self._inbox, door, office, self._id)
         self._lanes = Lanes(self._work, self._inbox.emptied)
@@ -201,6 +203,7 @@ class TelegramBot:
                 self._lanes.add(entries)
                 for lane in stopped:
                     await self._answering.stop(lane)
+                await self._answering.tell_news()
                 if self._lanes.count and time.monotonic() - beaten > BEAT_EVERY_S:
                     await self._inbox.beat()
                     beaten = time.monotonic()

@@ -38,6 +38,10 @@ SENTENCES = {
     "let a person or a group not talk to the bot": "不允许某人或某群使用机器人",
     "set how much may be used a day": "设置每天的用量上限",
     "show how the bot is": "显示机器人的状态",
+    "show the versions of the models": "显示各模型的版本",
+    "let a trained version answer": "启用一个训练好的版本",
+    "let the version before answer again": "恢复之前的版本",
+    "retrain the chat model, or see how far that is": "重新训练聊天模型，或查看进度",
     # What is told
     "Hello! Say something, and a model on this machine answers. /help shows what else there is.": (
         "你好！说点什么，这台机器上的模型会回答。/help 显示还能做什么。"

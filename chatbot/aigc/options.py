@@ -37,13 +37,13 @@ class Options:
     kimg: float | None = None
     lambda_d: float = 1.0
     lambda_g: float = 1.0
-    gamma: float = 2.0
+    gamma: float = 8.0
     free_nats: float = 2.0
     teacher: str = ""
     teacher_weight: float = 0.5
     flips: bool = False
-    batch: int = 64
-    rate: float = 6e-4
+    batch: int = 32
+    rate: float = 7e-4
     seed: int = 0
     shape: dict[str, Any] = field(default_factory=dict)
 
@@ -56,8 +56,8 @@ class Options:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "cpu-32": {"resolution": 32, "batch": 64, "shape": {"width": 96, "mapping": 384, "autoencoder": 96}},
-    "cpu-64": {"resolution": 64, "batch": 64, "shape": {"width": 128, "mapping": 512, "autoencoder": 144}},
+    "cpu-32": {"resolution": 32, "batch": 32, "shape": {"width": 96, "mapping": 384, "autoencoder": 96}},
+    "cpu-64": {"resolution": 64, "batch": 32, "shape": {"width": 128, "mapping": 512, "autoencoder": 144}},
     "gpu-64": {"resolution": 64, "batch": 256, "shape": {"width": 256, "mapping": 768, "autoencoder": 192}},
     "gpu-128": {"resolution": 128, "batch": 256, "shape": {"width": 256, "mapping": 1024, "autoencoder": 240}},
 }

@@ -83,9 +83,11 @@ def _alone(home: Path) -> Iterator[None]:
     """No two retrainings of one home at once, in whatever process."""
     from filelock import FileLock, Timeout
 
+    from chatbot.retrain.background import LOCK
+
     home.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(home / "retrain.lock", timeout=0):
+        with FileLock(home / LOCK, timeout=0):
             yield
     except Timeout:
         raise UserError("Another retraining is at work; wait for it, or stop it.") from None
