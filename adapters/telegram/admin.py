@@ -133,6 +133,8 @@ async def _retrain(office: Office, words: list[str], chat: int) -> str:
         return "It is /retrain gpt, with a date where only what was said since then is to be learned: 2026-01-31."
     if await asyncio.to_thread(office.retraining.at_work):
         return f"A retraining is at work. {office.retraining.progress()}"
+    if not words:  # to ask is no wish: after a crash it may be asked once more
+        return "No retraining is at work; /retrain gpt begins one."
     since = ["--since", words[1]] if len(words) > 1 else []
     await asyncio.to_thread(office.retraining.start, ["gpt", *since], str(chat))
     return "The retraining has begun. /retrain says how far it is; its end will be told here."

@@ -75,12 +75,17 @@ async def survey(store: Store, settings: Settings, since: datetime | None, tell:
 def samples_of(
     data: Sequence[Path], own: Sequence[Dialogue], more: Sequence[Path], tell: Tell
 ) -> dict[str, list[Sample]]:
-    """What a candidate is judged on: what is held out of all it may learn from, and what it must not forget.
+    """What a candidate is judged on: held-out conversations, and what it must not forget.
+
+    The conversations are the own ones; what is held out of `data` counts where those are too few for a verdict.
 
     Raises:
         UserError: data that cannot be used, or nothing of it is held out.
     """
-    target = [sample for some in held_out(data, own, _MOST_SAMPLES, tell).values() for sample in some]
+    found = held_out(data, own, _MOST_SAMPLES, tell)
+    target = found.pop("own", [])
+    if len(target) < FEWEST:
+        target += [sample for some in found.values() for sample in some]
     return {TARGET: target, GENERAL: general(more)}
 
 

@@ -41,6 +41,7 @@ def test_admins_see_and_choose_versions(telegram: Telegram, bot: Bot, tmp_path: 
         ("/rollback", "answers again."),
         ("/rollback gpt", "There is no gpt version to roll back from"),
         ("/retrain aigc now", "It is /retrain gpt"),
+        ("/retrain", "No retraining is at work"),
     ):
         telegram.say(command, ADMIN)
         telegram.told(told, ADMIN)
