@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 from sqlalchemy import Row, bindparam, delete, func, insert, literal_column, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import ScalarSelect
@@ -21,15 +16,14 @@ from storage import tree
 from storage.database import Database, once_more_if_lost
 from storage.errors import NotFoundError
 from storage.people import LOCAL
+from storage.processes import is_gone, this_process
 from storage.schema import conversations, drafts, messages
 
 Role = Literal["user", "assistant"]
 Status = Literal["streaming", "complete", "interrupted", "stopped", "failed"]
 """`streaming`: its writer is alive; `interrupted`: its writer died; `stopped`: the person stopped it."""
 
-HEARTBEAT_LOST = timedelta(seconds=15)
 TITLE_LENGTH = 60
-_TICKS = "ticks "
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,53 +446,3 @@ def title_of(text: str) -> str:
     """The title that a conversation gets from what is said in it first."""
     line = " ".join(text.split())
     return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
-
-
-@cache
-def _machine() -> str:
-    """This machine, and within it the set of processes whose numbers mean the same to each other."""
-    try:
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # not Linux
-        return socket.gethostname()
-
-
-def this_process() -> str:
-    """A name for this process that no other process has, on any machine, now or later."""
-    pid = os.getpid()
-    return f"{_machine()}|{pid}|{_started_first_seen(pid)}"
-
-
-def _started(pid: int) -> str:
-    """When a process began: in ticks since the machine did, which no change of its clock moves, where there are such.
-
-    Raises psutil.NoSuchProcess.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-        return f"{_TICKS}{fields[19]}@{boot[:8]}"  # field 22 of proc(5); the third is the first after the name
-    except (OSError, IndexError):
-        return str(psutil.Process(pid).create_time())
-
-
-_started_first_seen = cache(_started)
-
-
-def is_gone(owner: str | None, heartbeat: datetime | None, now: datetime) -> bool:
-    """Whether the process that named itself so (`this_process`) has ended, or not shown itself for too long."""
-    if owner is None or heartbeat is None:
-        return True
-    machine, pid, started = owner.rsplit("|", 2)
-    if machine != _machine():
-        return now - heartbeat > HEARTBEAT_LOST
-    try:
-        process = psutil.Process(int(pid))
-        # Earlier versions wrote seconds, which follow the clock.
-        same = (
-            _started(int(pid)) == started if started.startswith(_TICKS) else process.create_time() == float(started)
-        )
-        # A killed process that nobody has waited for yet is still listed, as a zombie.
-        return not same or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True

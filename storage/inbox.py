@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storage.conversations import is_gone, this_process
 from storage.database import Database, insert_rows, once_more_if_lost
+from storage.processes import is_gone, this_process
 from storage.schema import inbox
 
 KEPT_DONE = 4096

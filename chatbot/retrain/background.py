@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -16,17 +17,19 @@ from filelock import FileLock, Timeout
 
 from chatbot.engines.llamacpp_server import cores
 from chatbot.errors import UserError
+from storage.processes import is_gone, name_of
 
 LOCK = "retrain.lock"
+BEHIND = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 19)
+"""The least urgent work: Windows has a class for it, others a number."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """Noted on disk: who asked, and the process, which `started` tells from a later one of the same number."""
+    """Noted on disk: who asked, and the name of the process."""
 
     asked: str
-    pid: int
-    started: float
+    process: str
 
 
 class Background:
@@ -62,10 +65,11 @@ class Background:
                 start_new_session=True,
                 env=os.environ | {"OMP_NUM_THREADS": threads, "CHATBOT_HOME": str(self._home)},
             )
-        found = psutil.Process(process.pid)
         with suppress(psutil.Error):
-            found.nice(getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 19))  # a name that Windows alone has
-        self._note.write_text(json.dumps(asdict(_Begun(asked, process.pid, found.create_time()))), encoding="utf-8")
+            psutil.Process(process.pid).nice(
+                getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 19)
+            )  # a name that Windows alone has
+        self._note.write_text(json.dumps(asdict(_Begun(asked, name_of(process.pid)))), encoding="utf-8")
 
     def at_work(self) -> bool:
         """Whether a retraining of this home is at work, whoever began it."""
@@ -105,11 +109,8 @@ class Background:
 
 
 def _lives(begun: _Begun) -> bool:
-    try:
-        process = psutil.Process(begun.pid)
-        return abs(process.create_time() - begun.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    now = datetime.now(UTC)
+    return not is_gone(begun.process, now, now)
 
 
 def _last_line(file: Path) -> str:

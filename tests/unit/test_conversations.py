@@ -15,8 +15,9 @@ import pytest
 from sqlalchemy import event, func, select, update
 from sqlalchemy.engine import Engine
 
-from storage.conversations import HEARTBEAT_LOST, Conversations, this_process
+from storage.conversations import Conversations
 from storage.database import Database
+from storage.processes import HEARTBEAT_LOST, this_process
 from storage.schema import conversations as table
 from storage.schema import messages
 
@@ -101,7 +102,7 @@ async def test_only_replies_whose_writer_is_gone_become_interrupted(
 async def test_a_living_process_is_known_whatever_happens_to_the_clock(
     conversations: Conversations, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "from storage.conversations import this_process; print(this_process(), flush=True); input()"
+    code = "from storage.processes import this_process; print(this_process(), flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         owner = process.stdout.readline().decode().strip()
