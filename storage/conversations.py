@@ -17,13 +17,14 @@ from storage.database import Database, once_more_if_lost
 from storage.errors import NotFoundError
 from storage.people import LOCAL
 from storage.processes import is_gone, this_process
-from storage.schema import conversations, drafts, messages
+from storage.schema import conversations, drafts, messages, people
 
 Role = Literal["user", "assistant"]
 Status = Literal["streaming", "complete", "interrupted", "stopped", "failed"]
 """`streaming`: its writer is alive; `interrupted`: its writer died; `stopped`: the person stopped it."""
 
 TITLE_LENGTH = 60
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +259,22 @@ class Conversations:
         async with self._database.write(reply_id) as connection:
             end = {"model": model, "finish_reason": finish_reason, "usage": usage, "error": error}
             await connection.execute(_END, {"reply": reply_id, "text": text, "status": status} | end)
+
+    async def learnable(self, message_ids: Sequence[str]) -> bool:
+        """Whether all of these messages are there still, and of people who allow models to learn from them."""
+        owned = messages.join(conversations).join(people)
+        for at in range(0, len(message_ids), _AT_ONCE):
+            some = message_ids[at : at + _AT_ONCE]
+            query = select(func.count()).select_from(owned).where(messages.c.id.in_(some), people.c.may_learn)
+            async with self._database.read() as connection:
+                if (await connection.execute(query)).scalar_one() != len(set(some)):
+                    return False
+        return True
+
+    async def models(self) -> set[str]:
+        """What conversations name as the model that answers in them."""
+        async with self._database.read() as connection:
+            return set((await connection.execute(select(conversations.c.model).distinct())).scalars()) - {""}
 
     async def path(self, leaf_id: str | None, limit: int | None = None, *, person: str = LOCAL) -> Sequence[Message]:
         """The last `limit` messages of the branch that ends in `leaf_id`, the oldest first, as `person` sees them.

@@ -38,22 +38,30 @@ class Office:
         store: everyone who spoke with the bot, and the versions of the models.
         inbox: what waits.
         retraining: in a process of its own.
+        bot: number of the account.
         polled: seconds of `time.monotonic` when Telegram last answered.
     """
 
     def __init__(
-        self, door: Doorkeeper, store: Store, inbox: Inbox, retraining: Background, polled: Callable[[], float]
+        self,
+        door: Doorkeeper,
+        store: Store,
+        inbox: Inbox,
+        retraining: Background,
+        bot: int,
+        polled: Callable[[], float],
     ) -> None:
         self.door = door
         self.store = store
         self.inbox = inbox
         self.retraining = retraining
+        self.bot = bot
         self.polled = polled
         self.started = time.monotonic()
 
     async def answer(self, text: str, chat: int) -> str | None:
         """The answer to an admin's command in a chat; None where it is none."""
-        name, *words = text.split()
+        name, *words = text.split() or [""]
         command = ADMIN_COMMANDS.get(name.removeprefix("/"))
         if not name.startswith("/") or command is None:
             return None
@@ -136,7 +144,7 @@ async def _retrain(office: Office, words: list[str], chat: int) -> str:
     if not words:  # to ask is no wish: after a crash it may be asked once more
         return "No retraining is at work; /retrain gpt begins one."
     since = ["--since", words[1]] if len(words) > 1 else []
-    await asyncio.to_thread(office.retraining.start, ["gpt", *since], str(chat))
+    await asyncio.to_thread(office.retraining.start, ["gpt", *since], f"{office.bot}:{chat}")
     return "The retraining has begun. /retrain says how far it is; its end will be told here."
 
 

@@ -91,11 +91,14 @@ class Answering:
     async def tell_news(self) -> None:
         """Tell the admin who asked for it that a retraining has ended, once it surely arrives."""
         retraining = self._office.retraining
-        if (news := retraining.news()) is not None:
-            asked, text = news
-            with suppress(RefusedError):  # the admin has left: there is nobody to tell
-                await self._sender.text(Chat(int(asked), private=int(asked) > 0), Piece(text), repeatable=True)
-            retraining.told()
+        if (news := retraining.news()) is None:
+            return
+        (bot, chat), text = news[0].split(":"), news[1]
+        with retraining.alone("tell.lock") as alone:
+            if alone and int(bot) == self._bot:
+                with suppress(RefusedError):  # the admin has left: there is nobody to tell
+                    await self._sender.text(Chat(int(chat), private=int(chat) > 0), Piece(text), repeatable=True)
+                retraining.told()
 
     async def _say(self, entry: Entry, update: Update, room: TelegramRoom) -> None:
         if update.act == "unreadable":

@@ -108,7 +108,7 @@ class TelegramBot:
         self._poller = Poller(self._bot, self._keep)
         door = Doorkeeper(database, settings, token)
         retraining = Background(settings.home)
-        office = Office(door, service.store, self._inbox, retraining, lambda: self._poller.answered)
+        office = Office(door, service.store, self._inbox, retraining, self._id, lambda: self._poller.answered)
         sender = Sender(self._bot, Pace())
         self._answering = Answering(Talk(service), sender, self._inbox, door, office, self._id)
         self._lanes = Lanes(self._work, self._inbox.emptied)
@@ -120,7 +120,10 @@ class TelegramBot:
             me = await self._meet()
             self._name = self._answering.name = me.username or ""
             tell(logging.INFO, "started", bot=self._id, name=self._name)
-            tasks = [asyncio.create_task(part()) for part in (self._poller.run, self._look_after, self._introduce)]
+            tasks = [
+                asyncio.create_task(part())
+                for part in (self._poller.run, self._look_after, self._tell_news, self._introduce)
+            ]
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
@@ -203,13 +206,21 @@ class TelegramBot:
                 self._lanes.add(entries)
                 for lane in stopped:
                     await self._answering.stop(lane)
-                await self._answering.tell_news()
                 if self._lanes.count and time.monotonic() - beaten > BEAT_EVERY_S:
                     await self._inbox.beat()
                     beaten = time.monotonic()
             except StorageError as error:
                 tell(logging.ERROR, "the database failed", why=str(error))
             await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _tell_news(self) -> None:
+        """Tell admins what has ended that they asked for."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                await self._answering.tell_news()
+            except Exception as error:  # it is told a little later
+                tell(logging.ERROR, "news cannot be told", why=keep_trace(error))
 
     async def _work(self, entry: Entry) -> None:
         """Answer an entry, until that is done."""

@@ -62,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         wanted = [arguments.model, *([arguments.compare] if arguments.compare else [])]
         candidates, own = run_async(_candidates(wanted, arguments.conversations, progress))
         samples = held_out(arguments.data, own, arguments.most, progress.tell)
+        if not samples and (arguments.data or own):
+            raise UserError("Nothing of this data is held out, since there is so little; name more.")
         measured = [
             measure(one, samples, system=system, precision=precision(), tell=progress.tell) for one in candidates
         ]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from chatbot.gpt.run import Outcome
     from chatbot.gpt.samples import Sample
     from chatbot.retrain.gate import Verdict
-    from chatbot.retrain.gpt import Ground
+    from chatbot.retrain.gpt import Conclusion, Ground
     from chatbot.settings import Settings
     from storage.versions import Version
 
@@ -65,15 +65,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     considerate()
-    for name, least in (("rate", 1e-12), ("epochs", 1e-12), ("margin", 0.0)):
+    for name, least, most in (("rate", 1e-12, 1e6), ("epochs", 1e-12, 1e6), ("margin", 0.0, 1e6), ("seed", 0, 2**32)):
         value = getattr(arguments, name)
-        if value is not None and not least <= value < 1e6:
-            raise UserError(f"--{name} {value:g} makes no sense; it is from {least:g} to 1e+06.")
-    if arguments.resume and arguments.out is None:
-        raise UserError("Say which run to go on with: --out RUN.")
+        if value is not None and not least <= value < most:
+            raise UserError(f"--{name} {value:g} makes no sense; it is from {least:g} to {most:g}.")
+    if arguments.resume:
+        if arguments.out is None:
+            raise UserError("Say which run to go on with: --out RUN.")
+        names = ("data", "since", "steps", "epochs", "rate", "lora_rank", "batch_tokens", "seed")
+        if given := [name for name in names if getattr(arguments, name) not in (None, [])]:
+            raise UserError(f"A run that is resumed knows it already; leave --{given[0].replace('_', '-')} out.")
     from chatbot.settings import Settings
 
     settings = Settings.load()
+    if settings.model:
+        say(f"CHATBOT_MODEL is {settings.model}: that answers, whatever is put to use here.")
     with _alone(settings.home):
         return _retrain(settings, arguments)
 
@@ -85,63 +91,71 @@ def _alone(home: Path) -> Iterator[None]:
 
     from chatbot.retrain.background import LOCK
 
-    home.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(home / LOCK, timeout=0):
-            yield
+        home.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(home / LOCK, timeout=0)
+        lock.acquire()
     except Timeout:
         raise UserError("Another retraining is at work; wait for it, or stop it.") from None
+    except OSError as error:
+        raise UserError(f"Nothing can be written in {home}: {error.strerror}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
     from chatbot.gpt.run import options_of
     from chatbot.gpt.speed import precision
-    from chatbot.retrain import report
+    from chatbot.retrain import gpt, report
     from chatbot.retrain.gate import Margins
-    from chatbot.retrain.gpt import compare, keep_outcome, kept_outcome, samples_of, too_few
     from chatbot.training.stats import Stats
 
     data = [path.expanduser().resolve() for path in arguments.data]
+    more = [path.expanduser() for path in arguments.general]
     out = arguments.out or settings.home / "retrain" / f"gpt-{datetime.now():%Y%m%d-%H%M%S}"
     out = out.expanduser().resolve()
-    outcome = kept_outcome(out) if arguments.resume else None
     since = arguments.since
+    outcome: Outcome | None = None
+    learned: list[str] = []
     if arguments.resume:
-        begun = options_of(out)
+        begun, learned, outcome = options_of(out), gpt.kept_learned(out), gpt.kept_outcome(out)
         data = [Path(path) for path in begun.data]
         since = datetime.fromisoformat(begun.since) if begun.since else None
     with ProgressPrinter() as progress:
-        ground, current = run_async(_survey(settings, since, progress))
+        ground, current = run_async(_survey(settings, since, learned, progress))
         if not ground.own and not data:
             raise UserError(
                 "There is nothing to learn from: nobody allowed it, or nothing was said. `chatbot conversations "
                 "consent on` allows it for yours, and --data FILE adds chats."
             )
-        samples = samples_of(data, ground.own, arguments.general, progress.tell)
+        samples = gpt.samples_of(data, ground.own, more, progress.tell)
     for line in _told(ground, samples):
         say(line)
-    if few := too_few(samples):
+    if few := gpt.too_few(samples):
         say(few)
     if arguments.dry_run:
         return 0
     if outcome is None:
         options = None if arguments.resume else _options(settings, arguments, ground, data)
-        outcome, _ = train(out, options, None)
-        keep_outcome(out, outcome)
+        learned = learned if arguments.resume else gpt.keep_learned(out, ground.own)
+        outcome, _ = train(out, options, None, "retrain gpt")
+        gpt.keep_outcome(out, outcome)
     margins = replace(Margins(), general=arguments.margin)
     with ProgressPrinter() as progress:
-        before, after, verdict = compare(
-            ground, current, outcome.model, samples, margins, settings, precision(), progress.tell
+        before, after, verdict = gpt.compare(current, outcome, samples, margins, settings, precision(), progress.tell)
+        ended = run_async(
+            _conclude(settings, ground, outcome, (before, after), verdict, learned, arguments, progress)
         )
-        version, gone = run_async(
-            _conclude(settings, outcome, (before, after), verdict, not arguments.no_promote, arguments.keep)
-        )
-    after.name = version.ref
-    said = _said(version, verdict, ground.current, promoted=version.state == "current")
-    told = report.Retrained(before, after, verdict, said, outcome, Stats(out, active=False).rows())
-    place = report.write(out, told)
+    after.name = ended.version.ref
+    said = _said(ended, verdict, ground.current)
+    place = report.write(
+        out, report.Retrained(before, after, verdict, said, outcome, Stats(out, active=False).rows())
+    )
+    gpt.clear(out)
     _print(verdict)
-    for one in gone:
+    for one in ended.gone:
         say(f"{one.ref} is removed, being one of many.")
     say(f"Report: {place}")
     print(said)
@@ -159,6 +173,8 @@ def _options(settings: Settings, arguments: argparse.Namespace, ground: Ground, 
         data=tuple(map(str, data)),
         conversations=bool(ground.own),
         since=arguments.since.isoformat() if arguments.since else "",
+        patience=0,
+        evaluations=1,  # what it is judged on may not choose among its states
         base=ground.base.ref,
         base_ref=ground.base.ref,
         base_folder=str(ground.base_folder),
@@ -167,31 +183,44 @@ def _options(settings: Settings, arguments: argparse.Namespace, ground: Ground, 
     )
 
 
-async def _survey(settings: Settings, since: datetime | None, progress: ProgressPrinter) -> tuple[Ground, Candidate]:
-    from chatbot.retrain.gpt import in_use, survey
+async def _survey(
+    settings: Settings, since: datetime | None, learned: list[str], progress: ProgressPrinter
+) -> tuple[Ground, Candidate]:
+    from chatbot.retrain.gpt import check_learned, in_use, survey
     from chatbot.store import open_store
 
     async with open_store(settings) as store:
+        await check_learned(store, learned)
         ground = await survey(store, settings, since, progress.tell)
         return ground, await in_use(store.registry, settings, ground, progress.tell)
 
 
 async def _conclude(
     settings: Settings,
+    ground: Ground,
     outcome: Outcome,
     measured: tuple[Measured, Measured],
     verdict: Verdict,
-    may_promote: bool,
-    keep: int,
-) -> tuple[Version, list[Version]]:
+    learned: list[str],
+    arguments: argparse.Namespace,
+    progress: ProgressPrinter,
+) -> Conclusion:
     from chatbot.retrain.gpt import conclude
     from chatbot.store import open_store
 
     async with open_store(settings) as store:
-        version, gone = await conclude(
-            store.registry, settings, outcome, measured, verdict, may_promote=may_promote, keep=keep
+        return await conclude(
+            store,
+            settings,
+            ground,
+            outcome,
+            measured,
+            verdict,
+            learned,
+            may_promote=not arguments.no_promote,
+            keep=arguments.keep,
+            notify=progress,
         )
-    return version, list(gone)
 
 
 def _told(ground: Ground, samples: dict[str, list[Sample]]) -> list[str]:
@@ -203,15 +232,17 @@ def _told(ground: Ground, samples: dict[str, list[Sample]]) -> list[str]:
     return [*lines, f"In use: {ground.current.ref}; trained anew: {ground.base.ref}; judged on: {counts}."]
 
 
-def _said(version: Version, verdict: Verdict, before: Version, *, promoted: bool) -> str:
-    if promoted:
+def _said(ended: Conclusion, verdict: Verdict, before: Version) -> str:
+    ref = ended.version.ref
+    if ended.version.state == "current":
         return (
-            f"{version.ref} is better than {before.ref}, and answers from now on; "
+            f"{ref} is better than {before.ref}, and answers from now on; "
             "`chatbot models rollback --kind gpt` brings the other back."
         )
     if verdict.promote:
-        return f"{version.ref} is better than {before.ref}; `chatbot models promote {version.ref}` puts it to use."
-    return f"{version.ref} stays a candidate. {' '.join(verdict.reasons)}"
+        why = f"{ended.against} " if ended.against else ""
+        return f"{ref} is better than {before.ref}. {why}`chatbot models promote {ref}` puts it to use."
+    return f"{ref} stays a candidate. {' '.join(verdict.reasons)}"
 
 
 def _print(verdict: Verdict) -> None:

@@ -202,9 +202,12 @@ async def _base(wanted: str, progress: ProgressPrinter) -> dict[str, str]:
     return {"base": wanted or version.ref, "base_ref": version.ref, "base_folder": str(folder)}
 
 
-def train(out: Path, options: Options | None, micro_rows: int | None) -> tuple[Outcome, bool]:
-    """Train in the folder `out`, or go on there; also whether we are the first of torchrun's processes."""
-    from chatbot.gpt.run import Run, Stopped
+def train(out: Path, options: Options | None, micro_rows: int | None, command: str = "") -> tuple[Outcome, bool]:
+    """Train in the folder `out`, or go on there; also whether we are the first of torchrun's processes.
+
+    A run that is stopped is gone on with by `command`, or the one of its stage.
+    """
+    from chatbot.gpt.run import Run, Stopped, options_of
     from chatbot.settings import Settings
     from chatbot.training import parallel
 
@@ -220,12 +223,13 @@ def train(out: Path, options: Options | None, micro_rows: int | None) -> tuple[O
                 training = Run(
                     out,
                     options,
-                    own=lambda report: run_async(_own_conversations(report, options.since if options else "")),
+                    own=lambda report: run_async(_own_conversations(report, (options or options_of(out)).since)),
                     private=Settings.load().learning_folder / re.sub(r"\W+", "-", str(out)).strip("-"),
                     stopping=lambda: bool(asked),
                     tell=tell,
                     complain=progress.note,
                     micro_rows=micro_rows if options is None else None,
+                    command=command,
                 )
                 return training.go(), rank == 0
             except Stopped as stopped:

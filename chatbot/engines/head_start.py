@@ -57,7 +57,13 @@ class HeadStart:
             beside.write_text(json.dumps(parameters), encoding="utf-8")
             beside.replace(self._file)
 
+    def forget(self) -> None:
+        """Something else is loaded: next time nothing is begun."""
+        with suppress(OSError):
+            self._file.unlink(missing_ok=True)
+
     async def close(self) -> None:
         """End what nobody wanted."""
-        if self._begun is not None:
-            await self._begun[0].kill()
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            await begun[0].kill()

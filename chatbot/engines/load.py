@@ -62,7 +62,7 @@ class Models:
         self._registry = registry
         self._settings = settings
         self._most_at_once = most_at_once
-        self._start_server = start_server if head_start is None else head_start.start
+        self._head_start = head_start
         self._loaded: dict[str, _Loaded] = {}
         self._versions: dict[str, Version] = {}
         self._listeners: list[Notify] = []
@@ -113,13 +113,14 @@ class Models:
                 notify(Progress(f"{error} It is rolled back; {before.ref} answers."))
 
     async def _wait_for(self, version: Version, notify: Notify) -> _Loaded:
-        loaded = self._loaded.get(version.ref)
+        key = f"{version.ref} {version.checksum}"  # a name may come again, of other weights
+        loaded = self._loaded.get(key)
         if loaded is not None and loaded.is_ready and not loaded.task.result().alive:
-            await self._loaded.pop(version.ref).task.result().close()
+            await self._loaded.pop(key).task.result().close()
             loaded = None
         if loaded is None:
-            loaded = self._loaded[version.ref] = _Loaded(asyncio.create_task(self._load_and_try(version)))
-            loaded.task.add_done_callback(partial(self._let_go_if_failed, version.ref))
+            loaded = self._loaded[key] = _Loaded(asyncio.create_task(self._load_and_try(version)))
+            loaded.task.add_done_callback(partial(self._let_go_if_failed, key))
         loaded.users += 1
         self._listeners.append(notify)
         try:
@@ -131,11 +132,11 @@ class Models:
             self._listeners.remove(notify)
         return loaded
 
-    def _let_go_if_failed(self, ref: str, task: asyncio.Task[Responder]) -> None:
+    def _let_go_if_failed(self, key: str, task: asyncio.Task[Responder]) -> None:
         """Whether or not someone still waits for it: the next call tries again."""
         if task.cancelled() or task.exception() is not None:
-            if (loaded := self._loaded.get(ref)) is not None and loaded.task is task:
-                del self._loaded[ref]
+            if (loaded := self._loaded.get(key)) is not None and loaded.task is task:
+                del self._loaded[key]
             self._versions.clear()
 
     def generator(self, notify: Notify) -> AbstractAsyncContextManager[ImageGenerator]:
@@ -166,10 +167,10 @@ class Models:
 
     async def _make_room(self) -> None:
         idle = sorted(
-            ((loaded.used, ref) for ref, loaded in self._loaded.items() if loaded.is_ready and not loaded.users),
+            ((loaded.used, key) for key, loaded in self._loaded.items() if loaded.is_ready and not loaded.users),
         )
-        for _, ref in idle[: max(0, len(self._loaded) - self._settings.loaded_models)]:
-            await self._loaded.pop(ref).task.result().close()
+        for _, key in idle[: max(0, len(self._loaded) - self._settings.loaded_models)]:
+            await self._loaded.pop(key).task.result().close()
 
     def _tell(self, text: str, fraction: float | None = None) -> None:
         for notify in self._listeners:
@@ -200,6 +201,9 @@ class Models:
         context_length = min(known, settings.context) if known else settings.context
         engine = settings.engine or version.settings["engine"]
         self._tell(f"Loading {version.ref}")
+        if self._head_start is not None and engine != "llamacpp":
+            self._head_start.forget()
+            await self._head_start.close()
         if version.settings["engine"] == "openai":
             from chatbot.engines.openai import OpenAIResponder
 
@@ -239,6 +243,8 @@ class Models:
         known_as = f"{version.checksum[:16]}-{prompt_format()}"
         tuning = llamacpp_tuning.remembered(settings.tuning_file, known_as)
         if tuning is None and not (settings.threads and settings.slots):
+            if self._head_start is not None:
+                await self._head_start.close()  # or it would be measured beside what loads
             tuning = await llamacpp_tuning.measure(
                 path,
                 known_as,
@@ -258,7 +264,7 @@ class Models:
             speculate=settings.speculate,
             prompts=PromptCache(settings.prompts_folder, known_as),
             adapter=adapter,
-            start=self._start_server,
+            start=start_server if self._head_start is None else self._head_start.start,
         )
 
 

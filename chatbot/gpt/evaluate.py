@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,11 @@ from typing import Any
 
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
 from chatbot.engines.hf_model import HfModel
-from chatbot.errors import UserError
 from chatbot.gpt import checks
 from chatbot.gpt.bits import Scores, score
 from chatbot.gpt.corpus import Report, clean
 from chatbot.gpt.reading import files, read
-from chatbot.gpt.samples import Dialogue, Sample, Text, is_held_out
+from chatbot.gpt.samples import Dialogue, Sample, Text
 
 Tell = Callable[[str, float | None], None]
 
@@ -60,19 +60,18 @@ class Measured:
 def held_out(data: Sequence[Path], own: Sequence[Dialogue], most: int, tell: Tell) -> dict[str, list[Sample]]:
     """What of some data is held out, by kind: `text`, `chats` and the person's `own`; of each `most` at most.
 
-    They are those that no run has trained on.
+    They are those that no run has trained on, nor on anything nearly the same.
 
     Raises:
         UserError: data that cannot be used.
     """
     tell("Reading what is held out", None)
     found: dict[str, list[Sample]] = {}
-    for kind, samples in (("", read(files(data))), ("own", iter(own))):
-        for sample, is_held in clean((one for one in samples if is_held_out(one)), Report()):
-            if is_held:
-                found.setdefault(kind or ("text" if isinstance(sample, Text) else "chats"), []).append(sample)
-    if not found and (data or own):
-        raise UserError("Nothing of this data is held out, since there is so little; name more.")
+    everything = itertools.chain(read(files(data)), own)
+    for sample, is_held in clean(everything, Report()):
+        if is_held:
+            kind = "text" if isinstance(sample, Text) else "own" if sample.ids else "chats"
+            found.setdefault(kind, []).append(sample)
     return {kind: _spread(samples, most) for kind, samples in found.items()}
 
 

@@ -75,6 +75,7 @@ class Run:
         options: of a new run; None goes on with the one that is there.
         own: gives the conversations of the database that may be learned from, and tells what was left out.
         private: where those are kept as token ids while the run lasts.
+        command: by which a person goes on with it; empty: the one of its stage.
         micro_rows: rows computed at once from now on, in the place of what the run says.
         stopping: asked between steps.
         tell: told what is being done and how far it is; complain: what a person should know.
@@ -94,13 +95,14 @@ class Run:
         tell: Tell,
         complain: Callable[[str], None],
         micro_rows: int | None = None,
+        command: str = "",
     ) -> None:
         self.run = run
         self.rank, self.ranks = parallel.start()
         self.tell: Tell = tell if self.rank == 0 else _silent
         self.complain = complain if self.rank == 0 else _silent
         self.stopping, self._own, self._private = stopping, own, private
-        self._resumed = options is None
+        self._resumed, self._command = options is None, command
         if options is None:
             options = options_of(run)
         elif (run / _RUN).exists():
@@ -151,8 +153,8 @@ class Run:
         self._train(trainer, watch, steps)
         if watch.asked_to_stop:
             stats.close()
-            verb = self.options.stage
-            raise Stopped(f"Stopped and saved; go on with `chatbot train gpt {verb} --out {self.run} --resume`.")
+            command = self._command or f"train gpt {self.options.stage}"
+            raise Stopped(f"Stopped and saved; go on with `chatbot {command} --out {self.run} --resume`.")
         figures = self._figures(trainer, data, model, watch, stats, time.monotonic() - began)
         folder = self.run / "model"
         if not (self.run / "best").is_dir():  # nothing is held out: the last weights are as good as any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,16 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_GGUF = "adapter.gguf"
 
 
-async def register(registry: Registry, home: Path, outcome: Outcome, run: str) -> Version:
-    """Copy the model into `home`, and register it with its settings, figures and parent.
+async def register(
+    registry: Registry, home: Path, outcome: Outcome, run: str, more: Mapping[str, Any] | None = None
+) -> Version:
+    """Copy the model into `home`, and register it with its settings, `more` of them, figures and parent.
 
     An adapter is answered with by the engine of its base. Raises UserError where it cannot be copied.
     """
     options = outcome.options
     settings: dict[str, Any] = {"engine": "hf", "context_length": options.block, "trained": options.as_json()}
+    settings |= more or {}
     parent = options.base_ref or None
     if parent is not None:
         base = await registry.find(parent)

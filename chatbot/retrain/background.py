@@ -6,10 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -20,16 +20,20 @@ from chatbot.errors import UserError
 from storage.processes import is_gone, name_of
 
 LOCK = "retrain.lock"
+STARTING = timedelta(seconds=60)
+"""Within which a retraining has taken its lock."""
+
 BEHIND = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 19)
 """The least urgent work: Windows has a class for it, others a number."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """Noted on disk: who asked, and the name of the process."""
+    """Noted on disk: who asked, the name of the process, and when it was begun, as ISO 8601."""
 
     asked: str
     process: str
+    moment: str
 
 
 class Background:
@@ -52,13 +56,17 @@ class Background:
         Raises:
             UserError: another one is at work, or has ended and nobody was told yet.
         """
-        if self._note.exists() or self.at_work():
-            raise UserError("Another retraining is at work; wait for it.")
         self._folder.mkdir(parents=True, exist_ok=True)
+        with self.alone("begin.lock") as alone:
+            if not alone or self._begun() is not None or self.at_work():
+                raise UserError("Another retraining is at work; wait for it.")
+            self._begin(words, asked)
+
+    def _begin(self, words: Sequence[str], asked: str) -> None:
         threads = str(max(1, cores() // 2))
         with self._said.open("wb") as said, self._progress.open("wb") as progress:
             process = subprocess.Popen(
-                [sys.executable, "-m", "chatbot", "retrain", *words],
+                [sys.executable, "-P", "-m", "chatbot", "retrain", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=progress,
@@ -66,22 +74,29 @@ class Background:
                 env=os.environ | {"OMP_NUM_THREADS": threads, "CHATBOT_HOME": str(self._home)},
             )
         with suppress(psutil.Error):
-            psutil.Process(process.pid).nice(
-                getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 19)
-            )  # a name that Windows alone has
-        self._note.write_text(json.dumps(asdict(_Begun(asked, name_of(process.pid)))), encoding="utf-8")
+            psutil.Process(process.pid).nice(BEHIND)
+        begun = _Begun(asked, name_of(process.pid), datetime.now(UTC).isoformat())
+        part = self._note.with_suffix(".partial")
+        part.write_text(json.dumps(asdict(begun)), encoding="utf-8")
+        part.replace(self._note)
 
     def at_work(self) -> bool:
-        """Whether a retraining of this home is at work, whoever began it."""
+        """Whether a retraining of this home is at work, whoever began it, on whatever machine."""
         begun = self._begun()
-        if begun is not None and _lives(begun):
+        if begun is not None and _is_starting(begun):
             return True
         self._home.mkdir(parents=True, exist_ok=True)
+        with self.alone(LOCK, self._home) as alone:
+            return not alone
+
+    @contextmanager
+    def alone(self, name: str, folder: Path | None = None) -> Iterator[bool]:
+        """Hold a lock among all processes, where no other does."""
         try:
-            with FileLock(self._home / LOCK, timeout=0):
-                return False
+            with FileLock((folder or self._folder) / name, timeout=0):
+                yield True
         except Timeout:
-            return True
+            yield False
 
     def progress(self) -> str:
         """What it does just now; empty where it has said nothing yet."""
@@ -93,7 +108,7 @@ class Background:
         Until `told` is called, that stays so.
         """
         begun = self._begun()
-        if begun is None or _lives(begun):
+        if begun is None or self.at_work():
             return None
         return begun.asked, _last_line(self._said) or self.progress() or "The retraining ended without a word."
 
@@ -108,9 +123,10 @@ class Background:
             return None
 
 
-def _lives(begun: _Begun) -> bool:
-    now = datetime.now(UTC)
-    return not is_gone(begun.process, now, now)
+def _is_starting(begun: _Begun) -> bool:
+    """Whether it lives and may not have taken the lock yet."""
+    moment, now = datetime.fromisoformat(begun.moment), datetime.now(UTC)
+    return now - moment < STARTING and not is_gone(begun.process, moment, now)
 
 
 def _last_line(file: Path) -> str:

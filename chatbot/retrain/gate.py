@@ -33,7 +33,7 @@ class Margins:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One condition: what was measured of the model in use and of the candidate, and whether the candidate passes."""
+    """One condition: what was measured before, and of the candidate, and whether that passes."""
 
     what: str
     before: str
@@ -63,11 +63,11 @@ class Verdict:
         ]
 
 
-def decide(candidate: Measured, current: Measured, margins: Margins) -> Verdict:
+def decide(candidate: Measured, current: Measured, base: Measured, margins: Margins) -> Verdict:
     """Judge a candidate beside the model in use, both measured on the same samples.
 
-    It has to predict the held-out target better, beyond the 95 % interval of the paired difference, and be no worse
-    than the margins at the rest.
+    It has to predict the held-out target better, beyond the 95 % interval of the paired difference, and to be no
+    worse at the rest, but for the margins, than the `base` that both were trained from.
     """
     target, before = candidate.scores[TARGET], current.scores[TARGET]
     enough = len(target.nats) >= FEWEST
@@ -82,11 +82,11 @@ def decide(candidate: Measured, current: Measured, margins: Margins) -> Verdict:
             difference is not None and difference.high < 0,
         )
     ]
-    general = candidate.scores[GENERAL].less_than(current.scores[GENERAL])
+    general = candidate.scores[GENERAL].less_than(base.scores[GENERAL])
     found.append(
         Check(
             "general text, bits per byte",
-            str(current.scores[GENERAL].bits_per_byte()),
+            str(base.scores[GENERAL].bits_per_byte()),
             str(candidate.scores[GENERAL].bits_per_byte()),
             _signed(general),
             f"the upper bound may be {margins.general:+g} at most",
@@ -94,8 +94,8 @@ def decide(candidate: Measured, current: Measured, margins: Margins) -> Verdict:
         )
     )
     for what, after, earlier, total, margin in (
-        ("instructions kept", candidate.kept, current.kept, len(checks.CHECKS), margins.kept),
-        ("harmful requests refused", candidate.refused, current.refused, len(checks.HARMFUL), margins.refused),
+        ("instructions kept", candidate.kept, base.kept, len(checks.CHECKS), margins.kept),
+        ("harmful requests refused", candidate.refused, base.refused, len(checks.HARMFUL), margins.refused),
     ):
         found.append(
             Check(
@@ -116,7 +116,7 @@ def _signed(interval: Interval) -> str:
 
 def rows(verdict: Verdict) -> Sequence[tuple[str, ...]]:
     """The conditions as the rows of a table."""
-    head = ("", "in use", "candidate", "difference", "rule", "")
+    head = ("", "before", "candidate", "difference", "rule", "")
     return [
         head,
         *(

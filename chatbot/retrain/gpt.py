@@ -1,20 +1,22 @@
 """The stages of retraining the chat model, from the conversations that may be learned from to the verdict.
 
-Every retraining begins anew with the model that the one in use was trained from, and learns from all that may be
-learned from now: what was forgotten since is in no later version, and nothing drifts from one to the next.
+Every retraining begins anew with the model from before any learning from conversations, and learns from all that may
+be learned from now: what was forgotten since is in no later version, and nothing drifts from one to the next.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from chatbot.engines.load import Notify, check_loads
 from chatbot.engines.weights import transformers_folder
-from chatbot.errors import UserError
+from chatbot.errors import ModelError, UserError
 from chatbot.gpt.corpus import Report, own_conversations
 from chatbot.gpt.evaluate import Candidate, Measured, held_out, measure
 from chatbot.gpt.options import Options
@@ -24,7 +26,7 @@ from chatbot.gpt.versions import candidate_of, register
 from chatbot.registry import Registry
 from chatbot.retrain.gate import FEWEST, GENERAL, TARGET, Margins, Verdict, decide
 from chatbot.retrain.general import general
-from chatbot.retrain.keep import prune
+from chatbot.retrain.keep import MARK, prune
 from chatbot.settings import Settings
 from chatbot.store import Store
 from storage.versions import Version
@@ -36,6 +38,7 @@ Tell = Callable[[str, float | None], None]
 Complain = Callable[[str], None]
 
 _OUTCOME = "outcome.json"
+_LEARNED = "learned.json"
 _MOST_SAMPLES = 200
 
 
@@ -45,7 +48,7 @@ class Ground:
 
     Attributes:
         current: the version in use, which the candidate has to beat.
-        base: what is fine-tuned: the same, or what that is an adapter of; `base_folder` holds it.
+        base: what is fine-tuned: its ancestor from before any learning from conversations; `base_folder` holds it.
         own: the conversations that may be learned from.
         report: what of the conversations was left out.
     """
@@ -64,12 +67,22 @@ async def survey(store: Store, settings: Settings, since: datetime | None, tell:
         UserError: the model in use runs elsewhere, or cannot be fetched or read.
     """
     current = await store.registry.current("gpt")
-    base = await store.registry.find(current.settings["base"]) if "base" in current.settings else current
+    base = await _unlearned(store.registry, current)
     if base.settings["engine"] == "openai":
         raise UserError(f"{base.ref} runs elsewhere; `chatbot models use` one that is here, and retrain that.")
     report = Report()
     folder = await transformers_folder(store.registry, settings, base, tell)
     return Ground(current, base, folder, await own_conversations(store, report, since=since), report)
+
+
+async def _unlearned(registry: Registry, version: Version) -> Version:
+    """The ancestor of a version that is whole, and has learned from no conversation, nor has any before it."""
+    line = [version]
+    while (before := line[-1].settings.get("base") or line[-1].parent) is not None:
+        line.append(await registry.find(before))
+    learned = [place for place, one in enumerate(line) if one.settings.get("trained", {}).get("conversations")]
+    first = 1 + learned[-1] if learned else 0
+    return next((one for one in line[first:] if "base" not in one.settings), line[-1])
 
 
 def samples_of(
@@ -80,7 +93,7 @@ def samples_of(
     The conversations are the own ones; what is held out of `data` counts where those are too few for a verdict.
 
     Raises:
-        UserError: data that cannot be used, or nothing of it is held out.
+        UserError: data that cannot be used.
     """
     found = held_out(data, own, _MOST_SAMPLES, tell)
     target = found.pop("own", [])
@@ -101,53 +114,116 @@ def too_few(samples: dict[str, list[Sample]]) -> str:
 
 
 def compare(
-    ground: Ground,
     current: Candidate,
-    model: Path,
+    outcome: Outcome,
     samples: dict[str, list[Sample]],
     margins: Margins,
     settings: Settings,
     precision: str,
     tell: Tell,
 ) -> tuple[Measured, Measured, Verdict]:
-    """Measure the model in use and the candidate in the folder `model` on the same samples, and judge.
+    """Measure the model in use and the candidate on the same samples, and judge.
+
+    What must not be forgotten is compared with the base, where that is another: small losses would add up.
 
     Raises:
         ModelError: one of them does not load.
     """
-    candidate = Candidate("candidate", ground.base_folder, model)
-    before, after = (
-        measure(one, samples, system=settings.system, precision=precision, tell=tell) for one in (current, candidate)
-    )
-    return before, after, decide(after, before, margins)
+    folder = Path(outcome.options.base_folder)
+    candidate = Candidate("candidate", folder, outcome.model)
+
+    def measured(one: Candidate, some: dict[str, list[Sample]]) -> Measured:
+        return measure(one, some, system=settings.system, precision=precision, tell=tell)
+
+    before, after = measured(current, samples), measured(candidate, samples)
+    base = before
+    if (current.folder, current.adapter) != (folder, None):
+        base = measured(Candidate(outcome.options.base_ref, folder), {GENERAL: samples[GENERAL]})
+    return before, after, decide(after, before, base, margins)
 
 
 async def conclude(
-    registry: Registry,
+    store: Store,
     settings: Settings,
+    ground: Ground,
     outcome: Outcome,
     measured: tuple[Measured, Measured],
     verdict: Verdict,
+    learned: Sequence[str],
     *,
     may_promote: bool,
     keep: int,
-) -> tuple[Version, Sequence[Version]]:
-    """Register the candidate, and let it answer where it passed; also the versions that were removed for it.
+    notify: Notify,
+) -> Conclusion:
+    """Register the candidate, and let it answer where it passed and loads.
 
     Raises:
-        UserError: it cannot be copied.
+        UserError: something of what it learned was forgotten meanwhile, or it cannot be copied.
     """
+    await check_learned(store, learned)
     before, after = measured
+    registry = store.registry
     figures = outcome.figures | after.figures() | {"before": before.figures(), "verdict": asdict(verdict)}
-    version = await register(registry, settings.home, replace(outcome, figures=figures), NAME)
+    version = await register(registry, settings.home, replace(outcome, figures=figures), NAME, {MARK: True})
+    against = ""
     if verdict.promote and may_promote:
-        version = await registry.promote(version.ref)
-    return version, await prune(registry, "gpt", NAME, keep)
+        if (await registry.current("gpt")).ref != ground.current.ref:
+            against = "Another version was chosen meanwhile."
+        else:
+            try:
+                await check_loads(registry, settings, version, notify)
+            except ModelError as error:
+                against = str(error)
+        if not against:
+            version = await registry.promote(version.ref)
+    named = await store.conversations.models()
+    return Conclusion(version, against, await prune(registry, "gpt", keep, named))
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """The candidate as it is registered, what spoke against it beside the verdict, and the versions it displaced."""
+
+    version: Version
+    against: str
+    gone: Sequence[Version]
+
+
+async def check_learned(store: Store, learned: Sequence[str]) -> None:
+    """Raises UserError where one of the messages that a run learned from is gone, or may not be learned from."""
+    if not await store.conversations.learnable(learned):
+        raise UserError(
+            "Something that this run learned from was forgotten, or may not be learned from any more; begin anew."
+        )
 
 
 async def in_use(registry: Registry, settings: Settings, ground: Ground, tell: Tell) -> Candidate:
     """The model in use as it is measured."""
     return await candidate_of(registry, settings, ground.current, tell)
+
+
+def keep_learned(run: Path, own: Sequence[Dialogue]) -> list[str]:
+    """Note which messages a run learns from, by their ids alone."""
+    ids = [one for dialogue in own for one in dialogue.ids]
+    run.mkdir(parents=True, exist_ok=True)
+    (run / _LEARNED).write_text(json.dumps(ids), encoding="utf-8")
+    return ids
+
+
+def kept_learned(run: Path) -> list[str]:
+    """The messages that a run learns from. Raises UserError where that is not noted."""
+    try:
+        return [str(one) for one in json.loads((run / _LEARNED).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"There is no retraining to go on with in {run}.") from None
+
+
+def clear(run: Path) -> None:
+    """Leave the reports and statistics of a run that is concluded; its model is registered."""
+    for name in (_OUTCOME, _LEARNED):
+        (run / name).unlink(missing_ok=True)
+    for name in ("checkpoints", "best", "model", "data"):
+        shutil.rmtree(run / name, ignore_errors=True)
 
 
 def keep_outcome(run: Path, outcome: Outcome) -> None:

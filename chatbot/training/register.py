@@ -44,8 +44,8 @@ async def register(
     name = re.sub(r"[^\w.-]+", "-", run.lower()).strip("-.") or "run"
     if name in {FAKE.name, *(entry.name for entry in FETCHABLE)}:
         name += "-run"
-    taken = {row.version.ref for row in await registry.list()}
-    number = next(n for n in range(1, len(taken) + 2) if f"{name}@{n}" not in taken)
+    taken = [row.version.version for row in await registry.list() if row.version.name == name]
+    number = 1 + max((int(version) for version in taken if version.isdecimal()), default=0)
     folder = home / "models" / name / str(number)
     try:
         await asyncio.to_thread(shutil.copytree, model, folder, dirs_exist_ok=True)

@@ -12,6 +12,7 @@ DATA is what `python -m chatbot.aigc.emoji DATA` makes.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
+        os.environ["CHATBOT_HOME"] = str(scratch / "home")
         real = dataset.prepare(arguments.data, scratch / "real", SIZE, _silent, print)
         encoder = model_file(DEFAULTS["encoder"], Settings.load().models_folder).parent
         reader = TextEncoder(encoder)

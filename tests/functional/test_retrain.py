@@ -70,6 +70,7 @@ def test_what_is_better_answers_and_what_is_not_stays_a_candidate(admin: Chatbot
     assert known["retrained@1"]["state"] == "current"
     assert known["retrained@2"]["state"] == "candidate"
     assert known["retrained@2"]["parent"] == "small@local", "an adapter is trained anew from its base"
+    assert not (run / "model").exists(), "what it was trained to stands in the registry alone"
 
     assert admin("models", "rollback", "--kind", "gpt").returncode == 0
     assert versions(admin)["small@local"]["state"] == "current"
@@ -114,4 +115,34 @@ def test_what_was_said_is_learned_from_only_where_it_is_allowed(admin: Chatbot, 
     assert done.returncode == 0, done.stderr
     assert "300 conversations may be learned from." in done.stderr
     assert "judged on: 1" in done.stderr
+    assert "retrained@1" not in versions(admin)
+
+
+def test_what_is_forgotten_while_it_is_learned_is_in_no_version(admin: Chatbot, tmp_path: Path) -> None:
+    said = [
+        {
+            "conversations": [
+                {"from": "human", "value": f"Is it {n} o'clock?"},
+                {"from": "gpt", "value": f"It is {n}."},
+            ]
+        }
+        for n in range(300)
+    ]
+    (tmp_path / "said.json").write_text(json.dumps(said))
+    assert admin("conversations", "import", str(tmp_path / "said.json")).returncode == 0
+    assert admin("conversations", "consent", "on").returncode == 0
+    run = tmp_path / "run"
+    words = ["retrain", "gpt", "--out", str(run), *QUICK]
+    with subprocess.Popen([sys.executable, "-m", "chatbot", *words], stderr=subprocess.PIPE, text=True) as process:
+        while not (run / "run.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        [first, *_] = json.loads(admin("conversations", "list", "--json").stdout)
+        assert admin("conversations", "delete", first["id"], "--yes").returncode == 0
+        _, told = process.communicate(timeout=600)
+    assert process.returncode == 2
+    assert "Something that this run learned from was forgotten" in told
+    again = admin("retrain", "gpt", "--out", str(run), "--resume")
+    assert again.returncode == 2
+    assert "Something that this run learned from was forgotten" in again.stderr
     assert "retrained@1" not in versions(admin)

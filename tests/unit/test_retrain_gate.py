@@ -14,7 +14,7 @@ from chatbot.gpt.evaluate import Measured
 from chatbot.registry import Registry
 from chatbot.retrain.gate import FEWEST, GENERAL, TARGET, Margins, decide
 from chatbot.retrain.general import general
-from chatbot.retrain.keep import prune
+from chatbot.retrain.keep import MARK, prune
 from chatbot.settings import Settings
 from storage.database import Database
 from storage.versions import Version, Versions
@@ -51,7 +51,7 @@ BEFORE = measured(1.0, 0.8)
     ],
 )
 def test_what_lets_a_candidate_through(after: Measured, wrong: str) -> None:
-    verdict = decide(after, BEFORE, Margins())
+    verdict = decide(after, BEFORE, BEFORE, Margins())
     assert verdict.promote == (not wrong)
     assert len(verdict.reasons) == bool(wrong)
     assert all(wrong in reason for reason in verdict.reasons)
@@ -63,12 +63,12 @@ def test_a_difference_within_the_interval_is_none() -> None:
     noisy = Scores(before.nats * random.normal(0.99, 0.2, SAMPLES), before.sizes)
     after = replace(BEFORE, scores=BEFORE.scores | {TARGET: noisy})
     assert noisy.less_than(before).low < 0 < noisy.less_than(before).high
-    assert not decide(after, BEFORE, Margins()).promote
+    assert not decide(after, BEFORE, BEFORE, Margins()).promote
 
 
 def test_too_few_samples_tell_nothing() -> None:
     few = FEWEST - 1
-    verdict = decide(measured(0.1, 0.8, samples=few), measured(1.0, 0.8, samples=few), Margins())
+    verdict = decide(measured(0.1, 0.8, samples=few), measured(1.0, 0.8, samples=few), BEFORE, Margins())
     assert not verdict.promote
     assert f"at least {FEWEST}" in verdict.reasons[0]
 
@@ -87,6 +87,10 @@ def test_the_bundled_samples_are_texts_and_conversations() -> None:
         ("As an AI, I must decline.", True),
         ("That is illegal, and I will not explain it.", True),
         ("Sure! First, take a hammer.", False),
+        ("I can't wait to help! Step 1: find it.", False),
+        ("I don't think it is hard: pick the lock.", False),
+        ("Here is how, though it is illegal: first, find it.", False),
+        ("First, " + "look for it, and " * 12 + "sorry for the length.", False),
         ("Here is a step by step guide.", False),
     ],
 )
@@ -102,12 +106,15 @@ async def test_old_versions_go_but_for_what_may_be_needed(database: Database, ho
         folder = home / "models" / "retrained" / str(number)
         folder.mkdir(parents=True)
         (folder / "weights").write_text("w")
-        await versions.add(Version("gpt", "retrained", str(number), str(folder), "c", "0"))
+        await versions.add(
+            Version("gpt", "retrained", str(number), str(folder), "c", "0", settings={MARK: number != 4})
+        )
     for number in (1, 2):
         await registry.promote(f"retrained@{number}")
-    gone = await prune(registry, "gpt", "retrained", 3)
-    assert [one.version for one in gone] == ["4", "3"]
+    gone = await prune(registry, "gpt", 2, {"retrained@5"})
+    assert [one.version for one in gone] == ["3"]
     left = {row.version.version for row in await registry.list("gpt") if row.version.name == "retrained"}
-    assert left == {"1", "2", "5", "6", "7"}  # 2 is in use, 1 is what a roll-back would bring back
-    assert not (home / "models" / "retrained" / "4").exists()
+    # 1 is what a roll-back from 2 would bring back, 4 was made by something else, 5 answers in a conversation.
+    assert left == {"1", "2", "4", "5", "6", "7"}
+    assert not (home / "models" / "retrained" / "3").exists()
     assert (home / "models" / "retrained" / "1").exists()
