@@ -1,4 +1,4 @@
-"""A retraining in a process of its own, which goes on whatever becomes of the process that began it."""
+"""A retraining in a process of its own, which outlives the process that began it."""
 
 from __future__ import annotations
 
