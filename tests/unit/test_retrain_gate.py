@@ -16,6 +16,7 @@ from chatbot.retrain.gate import FEWEST, GENERAL, TARGET, Margins, decide
 from chatbot.retrain.general import general
 from chatbot.retrain.keep import MARK, prune
 from chatbot.settings import Settings
+from chatbot.training.register import register
 from storage.database import Database
 from storage.versions import Version, Versions
 
@@ -118,3 +119,27 @@ async def test_old_versions_go_but_for_what_may_be_needed(database: Database, ho
     assert left == {"1", "2", "4", "5", "6", "7"}
     assert not (home / "models" / "retrained" / "3").exists()
     assert (home / "models" / "retrained" / "1").exists()
+
+
+async def test_a_number_that_was_removed_does_not_come_again(database: Database, home: Path, tmp_path: Path) -> None:
+    registry = Registry(Versions(database), Settings.load())
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("w")
+
+    async def registered() -> str:
+        version = await register(
+            registry,
+            home,
+            "gpt",
+            "run",
+            tmp_path / "model",
+            checksum_of="weights",
+            settings={},
+            figures={},
+            fingerprint="f",
+        )
+        return version.version
+
+    assert [await registered() for _ in range(2)] == ["1", "2"]
+    await registry.remove("run@1")
+    assert await registered() == "3", "conversations and replies name what they had"
