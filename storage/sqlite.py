@@ -107,7 +107,7 @@ def _make_folder(folder: Path) -> None:
         raise StorageError(f"Cannot make the folder {folder}: {error.strerror}.") from None
 
 
-def _write_ahead(cursor: Any) -> None:
+def _write_ahead(connection: Any, cursor: Any) -> None:
     """Use a write-ahead log. Where two begin that at once, SQLite tells one that it is locked, and does not wait."""
     give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
@@ -119,7 +119,7 @@ def _write_ahead(cursor: Any) -> None:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > give_up:
                 raise
-        time.sleep(0.01)
+        connection.run_async(lambda driver: asyncio.sleep(0.01))
 
 
 def _prepare(engine: AsyncEngine) -> None:
@@ -130,7 +130,7 @@ def _prepare(engine: AsyncEngine) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        _write_ahead(cursor)
+        _write_ahead(connection, cursor)
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute("PRAGMA secure_delete = ON")  # what is deleted or written over leaves no bytes in the file

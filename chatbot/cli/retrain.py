@@ -17,7 +17,7 @@ from chatbot.cli.train_gpt import considerate, count, train
 from chatbot.errors import UserError
 
 if TYPE_CHECKING:
-    from chatbot.gpt.evaluate import Candidate, Measured
+    from chatbot.gpt.evaluate import Measured
     from chatbot.gpt.options import Options
     from chatbot.gpt.run import Outcome
     from chatbot.gpt.samples import Sample
@@ -124,7 +124,7 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
         data = [Path(path) for path in begun.data]
         since = datetime.fromisoformat(begun.since) if begun.since else None
     with ProgressPrinter() as progress:
-        ground, current = run_async(_survey(settings, since, learned, progress))
+        ground = run_async(_survey(settings, since, learned, progress))
         if not ground.own and not data:
             raise UserError(
                 "There is nothing to learn from: nobody allowed it, or nothing was said. `chatbot conversations "
@@ -144,7 +144,9 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
         gpt.keep_outcome(out, outcome)
     margins = replace(Margins(), general=arguments.margin)
     with ProgressPrinter() as progress:
-        before, after, verdict = gpt.compare(current, outcome, samples, margins, settings, precision(), progress.tell)
+        before, after, verdict = gpt.compare(
+            ground.in_use, outcome, samples, margins, settings, precision(), progress.tell
+        )
         ended = run_async(
             _conclude(settings, ground, outcome, (before, after), verdict, learned, arguments, progress)
         )
@@ -185,14 +187,13 @@ def _options(settings: Settings, arguments: argparse.Namespace, ground: Ground, 
 
 async def _survey(
     settings: Settings, since: datetime | None, learned: list[str], progress: ProgressPrinter
-) -> tuple[Ground, Candidate]:
-    from chatbot.retrain.gpt import check_learned, in_use, survey
+) -> Ground:
+    from chatbot.retrain.gpt import check_learned, survey
     from chatbot.store import open_store
 
     async with open_store(settings) as store:
         await check_learned(store, learned)
-        ground = await survey(store, settings, since, progress.tell)
-        return ground, await in_use(store.registry, settings, ground, progress.tell)
+        return await survey(store, settings, since, progress.tell)
 
 
 async def _conclude(

@@ -47,7 +47,9 @@ class Measured:
     def figures(self) -> dict[str, Any]:
         """As they are printed and registered."""
         found: dict[str, Any] = {
-            f"bits_per_byte_{kind}": scores.bits_per_byte().as_json() for kind, scores in self.scores.items()
+            f"bits_per_byte_{kind}": scores.bits_per_byte().as_json()
+            for kind, scores in self.scores.items()
+            if len(scores.nats)
         }
         return found | {
             "instructions_kept": _share(self.kept, len(checks.CHECKS)),

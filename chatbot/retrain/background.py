@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -29,11 +30,11 @@ BEHIND = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 19)
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """Noted on disk: who asked, the name of the process, and when it was begun, as ISO 8601."""
+    """Noted on disk: who asked, the name of the process, and when it was begun, in seconds since 1970."""
 
     asked: str
     process: str
-    moment: str
+    moment: float
 
 
 class Background:
@@ -75,7 +76,7 @@ class Background:
             )
         with suppress(psutil.Error):
             psutil.Process(process.pid).nice(BEHIND)
-        begun = _Begun(asked, name_of(process.pid), datetime.now(UTC).isoformat())
+        begun = _Begun(asked, name_of(process.pid), time.time())
         part = self._note.with_suffix(".partial")
         part.write_text(json.dumps(asdict(begun)), encoding="utf-8")
         part.replace(self._note)
@@ -125,7 +126,7 @@ class Background:
 
 def _is_starting(begun: _Begun) -> bool:
     """Whether it lives and may not have taken the lock yet."""
-    moment, now = datetime.fromisoformat(begun.moment), datetime.now(UTC)
+    moment, now = datetime.fromtimestamp(begun.moment, UTC), datetime.now(UTC)
     return now - moment < STARTING and not is_gone(begun.process, moment, now)
 
 

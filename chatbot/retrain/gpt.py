@@ -47,13 +47,14 @@ class Ground:
     """What a retraining stands on.
 
     Attributes:
-        current: the version in use, which the candidate has to beat.
+        current: the version in use, which the candidate has to beat; `in_use` is the same as it is measured.
         base: what is fine-tuned: its ancestor from before any learning from conversations; `base_folder` holds it.
         own: the conversations that may be learned from.
         report: what of the conversations was left out.
     """
 
     current: Version
+    in_use: Candidate
     base: Version
     base_folder: Path
     own: Sequence[Dialogue]
@@ -71,8 +72,9 @@ async def survey(store: Store, settings: Settings, since: datetime | None, tell:
     if base.settings["engine"] == "openai":
         raise UserError(f"{base.ref} runs elsewhere; `chatbot models use` one that is here, and retrain that.")
     report = Report()
+    in_use = await candidate_of(store.registry, settings, current, tell)
     folder = await transformers_folder(store.registry, settings, base, tell)
-    return Ground(current, base, folder, await own_conversations(store, report, since=since), report)
+    return Ground(current, in_use, base, folder, await own_conversations(store, report, since=since), report)
 
 
 async def _unlearned(registry: Registry, version: Version) -> Version:
@@ -195,11 +197,6 @@ async def check_learned(store: Store, learned: Sequence[str]) -> None:
         raise UserError(
             "Something that this run learned from was forgotten, or may not be learned from any more; begin anew."
         )
-
-
-async def in_use(registry: Registry, settings: Settings, ground: Ground, tell: Tell) -> Candidate:
-    """The model in use as it is measured."""
-    return await candidate_of(registry, settings, ground.current, tell)
 
 
 def keep_learned(run: Path, own: Sequence[Dialogue]) -> list[str]:

@@ -12,6 +12,12 @@ import pytest
 from chatbot.engines.base import ChatMessage
 from chatbot.engines.head_start import HeadStart
 from chatbot.engines.llamacpp import LlamaCppResponder
+from chatbot.engines.load import Models
+from chatbot.registry import Registry
+from chatbot.settings import Settings
+from storage.database import Database
+from storage.versions import Versions
+from tests.training.chats import small_model
 
 
 def servers() -> list[int]:
@@ -77,3 +83,17 @@ async def test_a_note_that_is_none_begins_nothing(tmp_path: Path, noted: str) ->
     head_start = HeadStart(tmp_path / "last.json")
     await head_start.begin()
     assert servers() == []
+
+
+async def test_where_another_engine_answers_nothing_is_begun_again(
+    model_path: Path, tmp_path: Path, database: Database
+) -> None:
+    await (await load(model_path, HeadStart(tmp_path / "last.json"))).close()
+    head_start = HeadStart(tmp_path / "last.json")
+    await head_start.begin()
+    settings = Settings.load()
+    models = Models(Registry(Versions(database), settings), settings, head_start=head_start)
+    await models.load(lambda progress: None, str(small_model(tmp_path / "small")))
+    assert servers() == []
+    assert not (tmp_path / "last.json").exists()
+    await models.close()

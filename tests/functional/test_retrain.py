@@ -94,6 +94,16 @@ def test_a_run_that_was_killed_goes_on_to_its_verdict(admin: Chatbot, talk: Path
     assert (run / "retrain.md").exists()
 
 
+def test_where_nothing_is_held_out_it_stays_a_candidate(admin: Chatbot, tmp_path: Path) -> None:
+    few = lines(tmp_path / "few.jsonl", chats(6))
+    done = admin("retrain", "gpt", "--data", str(few), "--out", str(tmp_path / "run"), *QUICK, "--steps", "2")
+    assert done.returncode == 0, done.stderr
+    assert "0 are held out; 8 are needed" in done.stderr
+    assert "retrained@1 stays a candidate. held-out conversations" in done.stdout
+    assert (tmp_path / "run" / "retrain.html").exists()
+    assert "bits_per_byte_target" not in versions(admin)["retrained@1"]["figures"], "there is no such figure"
+
+
 def test_what_was_said_is_learned_from_only_where_it_is_allowed(admin: Chatbot, tmp_path: Path) -> None:
     refused = admin("retrain", "gpt")
     assert refused.returncode == 2
