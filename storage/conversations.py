@@ -100,7 +100,7 @@ _EVERYTHING = (
 )
 _PINNED = tree.branch(_MESSAGE_COLUMNS, since=bindparam("since")).where(messages.c.pinned)
 _ONE = tree.with_siblings(_MESSAGE_COLUMNS).where(messages.c.id == bindparam("message"))
-# Every turn runs these: made once, they cost a third of a turn less.
+# Every turn runs these: to make them anew would take nearly as long as to run them.
 _BEGIN = insert(conversations)
 _INSERT = insert(messages)
 _NEWEST = select(func.max(conversations.c.updated))
