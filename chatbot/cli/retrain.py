@@ -249,4 +249,6 @@ def _said(ended: Conclusion, verdict: Verdict, before: Version) -> str:
 def _print(verdict: Verdict) -> None:
     for check in verdict.checks:
         mark = "passed" if check.passed else "FAILED"
-        print(f"{mark}  {check.what}: {check.before} -> {check.after}, {check.difference} ({check.rule})")
+        print(
+            f"{mark}  {check.what}: {check.before} of {check.beside} -> {check.after}, {check.difference} ({check.rule})"
+        )

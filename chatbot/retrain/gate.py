@@ -33,9 +33,10 @@ class Margins:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One condition: what was measured before, and of the candidate, and whether that passes."""
+    """One condition: what was measured of the model `beside`, and of the candidate, and whether that passes."""
 
     what: str
+    beside: str
     before: str
     after: str
     difference: str
@@ -57,7 +58,7 @@ class Verdict:
     def reasons(self) -> list[str]:
         """Why it may not answer, a sentence each."""
         return [
-            f"{check.what}: {check.after} after {check.before} ({check.difference}); {check.rule}."
+            f"{check.what}: {check.after} after {check.before} of {check.beside} ({check.difference}); {check.rule}."
             for check in self.checks
             if not check.passed
         ]
@@ -75,6 +76,7 @@ def decide(candidate: Measured, current: Measured, base: Measured, margins: Marg
     found = [
         Check(
             "held-out conversations, bits per byte",
+            current.name,
             str(before.bits_per_byte()) if enough else f"{len(before.nats)} samples",
             str(target.bits_per_byte()) if enough else f"{len(target.nats)} samples",
             "no interval" if difference is None else _signed(difference),
@@ -86,6 +88,7 @@ def decide(candidate: Measured, current: Measured, base: Measured, margins: Marg
     found.append(
         Check(
             "general text, bits per byte",
+            base.name,
             str(base.scores[GENERAL].bits_per_byte()),
             str(candidate.scores[GENERAL].bits_per_byte()),
             _signed(general),
@@ -100,6 +103,7 @@ def decide(candidate: Measured, current: Measured, base: Measured, margins: Marg
         found.append(
             Check(
                 what,
+                base.name,
                 f"{earlier} of {total}",
                 f"{after} of {total}",
                 f"{after - earlier:+d}",
@@ -116,11 +120,19 @@ def _signed(interval: Interval) -> str:
 
 def rows(verdict: Verdict) -> Sequence[tuple[str, ...]]:
     """The conditions as the rows of a table."""
-    head = ("", "before", "candidate", "difference", "rule", "")
+    head = ("", "beside", "before", "candidate", "difference", "rule", "")
     return [
         head,
         *(
-            (one.what, one.before, one.after, one.difference, one.rule, "passed" if one.passed else "FAILED")
+            (
+                one.what,
+                one.beside,
+                one.before,
+                one.after,
+                one.difference,
+                one.rule,
+                "passed" if one.passed else "FAILED",
+            )
             for one in verdict.checks
         ),
     ]

@@ -58,6 +58,13 @@ def test_what_lets_a_candidate_through(after: Measured, wrong: str) -> None:
     assert all(wrong in reason for reason in verdict.reasons)
 
 
+def test_what_may_not_be_lost_is_compared_with_the_base_and_says_so() -> None:
+    current, base = replace(measured(1.0, 0.8, kept=12), name="in use"), replace(measured(1.0, 0.8), name="base")
+    verdict = decide(measured(0.8, 0.8, kept=8), current, base, Margins())
+    assert verdict.promote, "of the instructions that only the one in use keeps, none has to be kept"
+    assert [check.beside for check in verdict.checks] == ["in use", "base", "base", "base"]
+
+
 def test_a_difference_within_the_interval_is_none() -> None:
     random = np.random.default_rng(4)
     before = BEFORE.scores[TARGET]
