@@ -249,6 +249,5 @@ def _said(ended: Conclusion, verdict: Verdict, before: Version) -> str:
 def _print(verdict: Verdict) -> None:
     for check in verdict.checks:
         mark = "passed" if check.passed else "FAILED"
-        print(
-            f"{mark}  {check.what}: {check.before} of {check.beside} -> {check.after}, {check.difference} ({check.rule})"
-        )
+        before = f"{check.before} of {check.beside}"
+        print(f"{mark}  {check.what}: {before} -> {check.after}, {check.difference} ({check.rule})")
