@@ -30,7 +30,7 @@ Tell = Callable[[str, float | None], None]
 
 SIZE = 64
 
-EDITION = "emoji-1"
+EDITION = "emoji-2"
 """Names what is built: a change of packages or of the recipe is another, beside what a cache holds already."""
 
 VENDORS = {
@@ -89,7 +89,7 @@ def build(out: Path, tell: Tell = lambda text, fraction: None) -> int:
         raise UserError(f"{out} is not empty; name a folder that is new.")
     if shutil.which("npm") is None:
         raise UserError("npm is needed to download the pictures; install Node.js, or bring your own: --data DIR.")
-    rows = []
+    rows: dict[str, dict[str, Any]] = {}  # by file: some vendors ship a picture twice, with and without U+FE0F
     with tempfile.TemporaryDirectory() as name:
         tell("Building the pictures of the default model, once: names", 0.0)
         archive = pack(NAMES, Path(name))
@@ -105,16 +105,14 @@ def build(out: Path, tell: Tell = lambda text, fraction: None) -> int:
                     continue
                 target = out / style / f"{key(path.stem)}.png"
                 picture(content).save(target, optimize=True)
-                rows.append(
-                    {
-                        "file_name": f"{style}/{target.name}",
-                        "text": captions(concept),
-                        "style": style,
-                        "concept": concept["label"],
-                    }
-                )
-    rows.sort(key=lambda row: row["file_name"])
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                file_name = f"{style}/{target.name}"
+                rows[file_name] = {
+                    "file_name": file_name,
+                    "text": captions(concept),
+                    "style": style,
+                    "concept": concept["label"],
+                }
+    text = "".join(json.dumps(rows[file_name], ensure_ascii=False) + "\n" for file_name in sorted(rows))
     (out / "metadata.jsonl").write_text(text, encoding="utf-8")
     (out / "ATTRIBUTION.txt").write_text(ATTRIBUTION, encoding="utf-8")
     return len(rows)
