@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from storage.database import Database
 from storage.errors import NotFoundError
@@ -58,6 +58,18 @@ class Ratings:
                         message_id=reply_id, person_id=person, value=value, note=note, created=now, updated=now
                     )
                 )
+
+    async def compared(self) -> set[str]:
+        """Ids of the conversations in which a reply was rated, or there are several replies to one message."""
+        rated = select(messages.c.conversation_id).join(feedback, messages.c.id == feedback.c.message_id)
+        several = (
+            select(messages.c.conversation_id)
+            .where(messages.c.role == "assistant")
+            .group_by(messages.c.conversation_id, messages.c.parent_id)
+            .having(func.count() > 1)
+        )
+        async with self._database.read() as connection:
+            return set((await connection.execute(rated.union(several))).scalars())
 
     async def of_conversation(self, conversation_id: str) -> Sequence[Feedback]:
         """All feedback on the replies of a conversation, in the order of those."""

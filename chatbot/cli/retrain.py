@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from chatbot.gpt.evaluate import Measured
     from chatbot.gpt.options import Options
     from chatbot.gpt.run import Outcome
-    from chatbot.gpt.samples import Sample
+    from chatbot.gpt.samples import Predicted
     from chatbot.retrain.gate import Verdict
     from chatbot.retrain.gpt import Conclusion, Ground
     from chatbot.settings import Settings
@@ -140,8 +140,21 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
     if outcome is None:
         options = None if arguments.resume else _options(settings, arguments, ground, data)
         learned = learned if arguments.resume else gpt.keep_learned(out, ground.own)
-        outcome, _ = train(out, options, None, "retrain gpt")
+        outcome, _ = train(out, options, None, f"retrain gpt --out {out}")
         gpt.keep_outcome(out, outcome)
+    stats = [Stats(out, active=False).rows()]
+    if gpt.enough_preferences(ground.preferences):
+        place = out / gpt.PREFER
+        then = gpt.kept_outcome(place)
+        if then is None:
+            there = (place / "run.json").exists()
+            if not there:
+                gpt.keep_learned(place, ground.preferences)
+            then, _ = train(place, None if there else _preferring(outcome), None, f"retrain gpt --out {out}")
+            gpt.keep_outcome(place, then)
+        learned = [*learned, *gpt.kept_learned(place)]
+        outcome = gpt.joined(outcome, then)
+        stats.append(Stats(place, active=False).rows())
     margins = replace(Margins(), general=arguments.margin)
     with ProgressPrinter() as progress:
         before, after, verdict = gpt.compare(
@@ -152,9 +165,7 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
         )
     after.name = ended.version.ref
     said = _said(ended, verdict, ground.current)
-    place = report.write(
-        out, report.Retrained(before, after, verdict, said, outcome, Stats(out, active=False).rows())
-    )
+    place = report.write(out, report.Retrained(before, after, verdict, said, outcome, stats))
     gpt.clear(out)
     _print(verdict)
     for one in ended.gone:
@@ -182,6 +193,19 @@ def _options(settings: Settings, arguments: argparse.Namespace, ground: Ground, 
         base_folder=str(ground.base_folder),
         system=settings.system,
         precision=precision(),
+    )
+
+
+def _preferring(outcome: Outcome) -> Options:
+    """The options of learning preferences on the adapter that fine-tuning gave."""
+    from chatbot.gpt.options import preferring
+
+    names = ("base", "base_ref", "base_folder", "lora_rank", "block", "batch_tokens", "since", "system", "seed")
+    return preferring(
+        **{name: getattr(outcome.options, name) for name in (*names, "precision")},
+        adapter=str(outcome.model),
+        conversations=True,
+        evaluations=1,
     )
 
 
@@ -224,11 +248,18 @@ async def _conclude(
         )
 
 
-def _told(ground: Ground, samples: dict[str, list[Sample]]) -> list[str]:
+def _told(ground: Ground, samples: dict[str, list[Predicted]]) -> list[str]:
     """What is there, before anything is trained."""
+    from chatbot.gpt.preferences import counted
+    from chatbot.retrain.gpt import enough_preferences
+
     left_out = ", ".join(f"{number:,} {why}" for why, number in sorted(ground.report.left_out.items()))
     counts = ", ".join(f"{len(some)} {kind}" for kind, some in samples.items())
     lines = [f"{len(ground.own):,} conversations may be learned from."]
+    rated = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counted(ground.preferences).items()))
+    if rated:
+        use = "learned after them" if enough_preferences(ground.preferences) else "too few to be learned"
+        lines.append(f"What people thought of replies: {rated}; {use}.")
     lines += [f"Left out: {left_out}."] if left_out else []
     return [*lines, f"In use: {ground.current.ref}; trained anew: {ground.base.ref}; judged on: {counts}."]
 

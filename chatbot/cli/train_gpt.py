@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from chatbot.gpt.corpus import Report
     from chatbot.gpt.options import Options
     from chatbot.gpt.run import Outcome
-    from chatbot.gpt.samples import Dialogue
+    from chatbot.gpt.samples import Sample
     from storage.versions import Version
 
 SIZES = ("nano", "micro", "small", "124m")
@@ -48,25 +48,32 @@ def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     _shared(
         finetune, "chat messages, ShareGPT or Alpaca as JSON lines, JSON or Parquet; plain text; or folders of these"
     )
+    _of_a_base(finetune, "learn from the conversations of people who allowed it (`chatbot conversations consent`)")
     finetune.add_argument(
+        "--method", choices=("lora", "full"), default="lora", help="adapters beside the weights, or all weights"
+    )
+    finetune.set_defaults(run=run, stage="finetune")
+
+    text = "a model there is, on which replies people prefer: pairs by DPO, thumbs by KTO"
+    prefer = stages.add_parser("prefer", help=text, description=text, allow_abbrev=False)
+    _shared(
+        prefer, "JSON lines, JSON or Parquet with prompt, chosen and rejected, or with prompt, completion and label"
+    )
+    _of_a_base(prefer, "learn what people who allowed it thought of replies: thumbs, and which of several they kept")
+    prefer.add_argument("--beta", type=float, metavar="X", help="how close it stays to what it was (default 0.1)")
+    prefer.set_defaults(run=run, stage="prefer")
+
+
+def _of_a_base(parser: argparse.ArgumentParser, conversations: str) -> None:
+    parser.add_argument(
         "--base",
         metavar="MODEL",
         help="NAME[@VERSION], a folder, a GGUF file, or OWNER/REPO (default: the one in use)",
     )
-    finetune.add_argument(
-        "--conversations",
-        action="store_true",
-        help="learn from the conversations of people who allowed it (`chatbot conversations consent`)",
-    )
-    finetune.add_argument(
-        "--since", type=moment, metavar="DATE", help="of those: spoken in then or later, 2026-01-31"
-    )
-    finetune.add_argument(
-        "--method", choices=("lora", "full"), default="lora", help="adapters beside the weights, or all weights"
-    )
-    finetune.add_argument("--lora-rank", type=count, metavar="N", help="of the adapters (default 16)")
-    finetune.add_argument("--system", metavar="TEXT", help="system prompt of conversations that have none")
-    finetune.set_defaults(run=run, stage="finetune")
+    parser.add_argument("--conversations", action="store_true", help=conversations)
+    parser.add_argument("--since", type=moment, metavar="DATE", help="of those: spoken in then or later, 2026-01-31")
+    parser.add_argument("--lora-rank", type=count, metavar="N", help="of the adapters (default 16)")
+    parser.add_argument("--system", metavar="TEXT", help="system prompt of conversations that have none")
 
 
 def _shared(parser: argparse.ArgumentParser, kinds: str) -> None:
@@ -139,10 +146,10 @@ def _options(arguments: argparse.Namespace) -> Options:
     from chatbot.gpt.reading import files
 
     if not arguments.data and not getattr(arguments, "conversations", False):
-        more = ", or --conversations" if arguments.stage == "finetune" else ""
+        more = "" if arguments.stage == "pretrain" else ", or --conversations"
         raise UserError(f"Say what to learn from: --data FILE{more}.")
-    for name in ("rate", "epochs", "warmup", "patience"):
-        value = getattr(arguments, name)
+    for name in ("rate", "epochs", "warmup", "patience", "beta"):
+        value = getattr(arguments, name, None)
         least = 0 if name in ("warmup", "patience") else 1e-12
         most = 1 if name == "warmup" else 1e6
         if value is not None and not least <= value < most:
@@ -160,13 +167,19 @@ def _options(arguments: argparse.Namespace) -> Options:
         return _precise(options.pretraining(arguments.size or "nano", **given), arguments.precision)
     given["conversations"] = arguments.conversations
     given["since"] = arguments.since and arguments.since.isoformat()
-    if arguments.method == "lora":
+    prefers = arguments.stage == "prefer"
+    if prefers or arguments.method == "lora":
         given["lora_rank"] = arguments.lora_rank
     elif arguments.lora_rank is not None:
         raise UserError("--lora-rank is for --method lora.")
     with ProgressPrinter() as progress:
-        given |= run_async(_base(arguments.base or "", progress))
+        found = run_async(_base(arguments.base or "", prefers, progress))
+    if "adapter" in found and arguments.lora_rank is not None:
+        raise UserError(f"{found['adapter_ref']} is an adapter, which is trained further; leave --lora-rank out.")
+    given |= found
     given["system"] = _system() if arguments.system is None else arguments.system
+    if prefers:
+        return _precise(options.preferring(**given, beta=arguments.beta), arguments.precision)
     return _precise(options.finetuning(arguments.method, **given), arguments.precision)
 
 
@@ -185,21 +198,27 @@ def _system() -> str:
     return Settings.load().system
 
 
-async def _base(wanted: str, progress: ProgressPrinter) -> dict[str, str]:
+async def _base(wanted: str, may_be_adapter: bool, progress: ProgressPrinter) -> dict[str, Any]:
     from chatbot.engines.weights import transformers_folder
+    from chatbot.gpt.options import begin_with
     from chatbot.settings import Settings
     from chatbot.store import open_store
 
     settings = Settings.load()
     async with open_store(settings) as store:
         version = await (store.registry.find(wanted) if wanted else store.registry.current("gpt"))
-        if "base" in version.settings:
+        begun: dict[str, Any] = {}
+        if "base" in version.settings and may_be_adapter:
+            begun = begin_with(Path(version.folder)) | {"adapter_ref": version.ref}
+            version = await store.registry.find(version.settings["base"])
+        elif "base" in version.settings:
             raise UserError(
                 f"{version.ref} is an adapter of {version.settings['base']}; `chatbot models export {version.ref}` "
                 "makes one model of both, and that can be fine-tuned."
             )
         folder = await transformers_folder(store.registry, settings, version, progress.tell)
-    return {"base": wanted or version.ref, "base_ref": version.ref, "base_folder": str(folder)}
+    named = version.ref if begun or not wanted else wanted
+    return {"base": named, "base_ref": version.ref, "base_folder": str(folder)} | begun
 
 
 def train(out: Path, options: Options | None, micro_rows: int | None, command: str = "") -> tuple[Outcome, bool]:
@@ -223,7 +242,7 @@ def train(out: Path, options: Options | None, micro_rows: int | None, command: s
                 training = Run(
                     out,
                     options,
-                    own=lambda report: run_async(_own_conversations(report, (options or options_of(out)).since)),
+                    own=lambda report: run_async(_own(options or options_of(out), report)),
                     private=Settings.load().learning_folder / re.sub(r"\W+", "-", str(out)).strip("-"),
                     stopping=lambda: bool(asked),
                     tell=tell,
@@ -247,17 +266,26 @@ def train(out: Path, options: Options | None, micro_rows: int | None, command: s
         parallel.finish()
 
 
-async def _own_conversations(report: Report, since: str) -> Sequence[Dialogue]:
+async def _own(options: Options, report: Report) -> Sequence[Sample]:
+    """What a run learns of the conversations of the database."""
     from chatbot.gpt.corpus import own_conversations
+    from chatbot.gpt.preferences import own_preferences
     from chatbot.settings import Settings
     from chatbot.store import open_store
 
+    since = datetime.fromisoformat(options.since) if options.since else None
+    prefers = options.stage == "prefer"
+    found: Sequence[Sample]
     async with open_store(Settings.load()) as store:
-        found = await own_conversations(store, report, since=datetime.fromisoformat(since) if since else None)
+        if prefers:
+            found = await own_preferences(store, since=since)
+        else:
+            found = await own_conversations(store, report, since=since)
     if not found:
         raise UserError(
-            "There is no conversation to learn from: nobody allowed it, or nothing was said. "
-            "`chatbot conversations consent on` allows it for yours."
+            f"There is {'no thumb, and no choice among replies,' if prefers else 'no conversation'} to learn from: "
+            f"nobody allowed it, or nothing was {'rated' if prefers else 'said'}. `chatbot conversations consent on` "
+            "allows it for yours."
         )
     return found
 
@@ -281,7 +309,7 @@ def _dry_run(arguments: argparse.Namespace, options: Options | None) -> int:
     with ProgressPrinter() as progress:
         lines = estimate(
             options,
-            lambda report: run_async(_own_conversations(report, options.since)),
+            lambda report: run_async(_own(options, report)),
             progress.tell,
             progress.note,
         )

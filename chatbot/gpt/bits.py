@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from chatbot.gpt.chat_tokens import Encoder, Tokens, use_template
 from chatbot.gpt.prepare import ends_of
 from chatbot.gpt.rows import IGNORED
-from chatbot.gpt.samples import Sample, Text
+from chatbot.gpt.samples import Predicted, Text
 
 _RESAMPLES = 2000
 
@@ -56,7 +56,7 @@ class Scores:
 def score(
     model: Any,
     tokenizer: Any,
-    samples: Sequence[Sample],
+    samples: Sequence[Predicted],
     *,
     longest: int,
     system: str,

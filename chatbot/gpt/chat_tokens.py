@@ -72,7 +72,7 @@ class Encoder:
         Raises:
             UserError: the chat template refuses it.
         """
-        whole = self._rendered(sample.turns, sample.place)
+        whole = self.rendered(sample.turns, sample.place)
         if len(whole.ids) <= self._longest:
             if any(whole.learns):
                 yield whole
@@ -86,18 +86,19 @@ class Encoder:
         held: list[Turn] = []
         last: Tokens | None = None
         for exchange in exchanges:
-            grown = self._rendered((*system, *held, *exchange), sample.place)
+            grown = self.rendered((*system, *held, *exchange), sample.place)
             if len(grown.ids) > self._longest and held:
                 if last is not None and any(last.learns):
                     yield last
                 held = []
-                grown = self._rendered((*system, *exchange), sample.place)
+                grown = self.rendered((*system, *exchange), sample.place)
             held += exchange
             last = _cut(grown, self._longest)
         if last is not None and any(last.learns):
             yield last
 
-    def _rendered(self, turns: Sequence[Turn], place: str) -> Tokens:
+    def rendered(self, turns: Sequence[Turn], place: str) -> Tokens:
+        """A conversation, however long it is. Raises UserError where the chat template refuses it."""
         marks = [f"\ue000{secrets.token_hex(8)}\ue001" for _ in turns]
         said = [{"role": turn.role, "content": mark} for turn, mark in zip(turns, marks, strict=True)]
         try:

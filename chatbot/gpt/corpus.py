@@ -9,7 +9,7 @@ from datetime import datetime
 
 from chatbot.gpt.duplicates import Duplicates
 from chatbot.gpt.redaction import redacted
-from chatbot.gpt.samples import Dialogue, Sample, Text, Turn, is_held_out
+from chatbot.gpt.samples import Dialogue, Preference, Sample, Text, Turn, is_held_out
 from chatbot.store import Store
 from storage.conversations import Message
 
@@ -55,7 +55,7 @@ def clean(samples: Iterable[Sample], report: Report) -> Iterator[tuple[Sample, b
         held_out = is_held_out(sample)  # before redaction, whose rules may change: the side never does
         sample = _redacted(sample, report.redacted)
         found = seen.look(sample.content)
-        if found != "new":
+        if found == "same" or (found == "near" and not isinstance(sample, Preference)):  # near is what those are
             report.left_out["duplicates" if found == "same" else "near duplicates"] += 1
             continue
         if held_out:
@@ -97,9 +97,11 @@ def _turn(message: Message) -> Turn:
 def _redacted(sample: Sample, counts: Counter[str]) -> Sample:
     if isinstance(sample, Text):
         return replace(sample, text=redacted(sample.text, counts))
-    return replace(
-        sample, turns=tuple(replace(turn, content=redacted(turn.content, counts)) for turn in sample.turns)
-    )
+    turns = tuple(replace(turn, content=redacted(turn.content, counts)) for turn in sample.turns)
+    if isinstance(sample, Preference):
+        good, bad = (reply and redacted(reply, counts) for reply in (sample.good, sample.bad))
+        return replace(sample, turns=turns, good=good, bad=bad)
+    return replace(sample, turns=turns)
 
 
 def _counted(counts: Counter[str]) -> str:

@@ -14,14 +14,14 @@ from chatbot.gpt import prepare, speed
 from chatbot.gpt.corpus import Report
 from chatbot.gpt.networks import base_model, compute_targets_only, new_model, parameters, with_adapters
 from chatbot.gpt.options import Options
-from chatbot.gpt.samples import Dialogue
+from chatbot.gpt.samples import Sample
 
 _SECONDS = 3.0
 
 
 def estimate(
     options: Options,
-    own: Callable[[Report], Sequence[Dialogue]],
+    own: Callable[[Report], Sequence[Sample]],
     tell: Callable[[str, float | None], None],
     complain: Callable[[str], None],
 ) -> list[str]:

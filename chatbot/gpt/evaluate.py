@@ -15,7 +15,7 @@ from chatbot.gpt import checks
 from chatbot.gpt.bits import Scores, score
 from chatbot.gpt.corpus import Report, clean
 from chatbot.gpt.reading import files, read
-from chatbot.gpt.samples import Dialogue, Sample, Text
+from chatbot.gpt.samples import Dialogue, Predicted, Preference, Text
 
 Tell = Callable[[str, float | None], None]
 
@@ -59,7 +59,7 @@ class Measured:
         }
 
 
-def held_out(data: Sequence[Path], own: Sequence[Dialogue], most: int, tell: Tell) -> dict[str, list[Sample]]:
+def held_out(data: Sequence[Path], own: Sequence[Dialogue], most: int, tell: Tell) -> dict[str, list[Predicted]]:
     """What of some data is held out, by kind: `text`, `chats` and the person's `own`; of each `most` at most.
 
     They are those that no run has trained on, nor on anything nearly the same.
@@ -68,17 +68,17 @@ def held_out(data: Sequence[Path], own: Sequence[Dialogue], most: int, tell: Tel
         UserError: data that cannot be used.
     """
     tell("Reading what is held out", None)
-    found: dict[str, list[Sample]] = {}
+    found: dict[str, list[Predicted]] = {}
     everything = itertools.chain(read(files(data)), own)
     for sample, is_held in clean(everything, Report()):
-        if is_held:
+        if is_held and not isinstance(sample, Preference):  # a question of which reply, not of how likely one is
             kind = "text" if isinstance(sample, Text) else "own" if sample.ids else "chats"
             found.setdefault(kind, []).append(sample)
     return {kind: _spread(samples, most) for kind, samples in found.items()}
 
 
 def measure(
-    candidate: Candidate, samples: dict[str, list[Sample]], *, system: str, precision: str, tell: Tell
+    candidate: Candidate, samples: dict[str, list[Predicted]], *, system: str, precision: str, tell: Tell
 ) -> Measured:
     """Measure a model. Raises ModelError where it does not load."""
     tell(f"Loading {candidate.name}", None)
@@ -140,6 +140,6 @@ def _context(candidate: Candidate) -> int:
     return context_of(candidate.folder / "config.json") or _CONTEXT
 
 
-def _spread(samples: list[Sample], most: int) -> list[Sample]:
+def _spread(samples: list[Predicted], most: int) -> list[Predicted]:
     count = len(samples)
     return samples if count <= most else [samples[place * count // most] for place in range(most)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-from transformers.modeling_outputs import CausalLMOutput
+from transformers.utils.generic import ModelOutput
 
 from chatbot.errors import UserError
 from chatbot.gpt.options import Options
@@ -68,10 +69,29 @@ def base_model(folder: Path, name: str) -> Any:
     return model
 
 
-def with_adapters(model: Any, rank: int, seed: int) -> Any:
-    """The model frozen, a trainable low-rank matrix beside every linear layer but the last (peft)."""
-    from peft import LoraConfig, get_peft_model
+@dataclass
+class Nats(ModelOutput):
+    """-log P of the targets: of all, and (rows,) of each row."""
 
+    loss: Tensor | None = None
+    rows: Tensor | None = None
+
+
+def with_adapters(model: Any, rank: int, seed: int, begun: Path | None = None) -> Any:
+    """The model frozen, a trainable low-rank matrix beside every linear layer but the last (peft).
+
+    `begun`: the folder of adapters that are trained further.
+
+    Raises:
+        UserError: those do not fit the model.
+    """
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if begun is not None:
+        try:
+            return PeftModel.from_pretrained(model, begun, is_trainable=True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise UserError(f"The adapter in {begun} does not fit: {str(error).strip().splitlines()[0]}") from None
     torch.manual_seed(seed)
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
@@ -93,8 +113,8 @@ def compute_targets_only(model: Any) -> None:
     """Let the model compute logits where something is learned, and no others.
 
     With labels, its forward pass then takes rows as `Rows` gives them (labels shifted already, positions by sample)
-    and gives as loss the sum of -log P over the targets, in nats. Without labels it is as it was. Most tokens of a
-    chat are not learned, and a large vocabulary makes the logits the costliest part.
+    and gives `Nats`: as loss the sum of -log P over the targets, in nats. Without labels it is as it was. Most tokens
+    of a chat are not learned, and a large vocabulary makes the logits the costliest part.
     """
     whole: Callable[..., Any] = model.forward
     scale = getattr(model.config, "logit_scale", None)
@@ -115,7 +135,9 @@ def compute_targets_only(model: Any) -> None:
             return whole(input_ids=input_ids, position_ids=position_ids, **rest)
         hidden = self.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
         chosen = labels != IGNORED
-        return CausalLMOutput(loss=_nats(self.get_output_embeddings(), hidden[chosen], labels[chosen]))
+        nats = _nats(self.get_output_embeddings(), hidden[chosen], labels[chosen])
+        rows = nats.new_zeros(len(labels)).index_add(0, chosen.nonzero()[:, 0], nats)
+        return Nats(loss=nats.sum(), rows=rows)
 
     model.forward = MethodType(forward, model)
 
@@ -127,15 +149,12 @@ def parameters(model: Any) -> tuple[int, int]:
 
 
 def _nats(head: torch.nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Sum of -log P of the targets (n,) by hidden states (n, width)."""
+    """-log P of each of the targets (n,) by hidden states (n, width)."""
     if len(targets) <= LOGITS_AT_ONCE:
         return _some_nats(head, hidden, targets)
-    total = hidden.new_zeros((), dtype=torch.float32)
-    for at in range(0, len(targets), LOGITS_AT_ONCE):
-        some = slice(at, at + LOGITS_AT_ONCE)
-        total = total + checkpoint(_some_nats, head, hidden[some], targets[some], use_reentrant=False)
-    return total
+    some = [slice(at, at + LOGITS_AT_ONCE) for at in range(0, len(targets), LOGITS_AT_ONCE)]
+    return torch.cat([checkpoint(_some_nats, head, hidden[one], targets[one], use_reentrant=False) for one in some])
 
 
 def _some_nats(head: torch.nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-    return functional.cross_entropy(head(hidden).float(), targets, reduction="sum")
+    return functional.cross_entropy(head(hidden).float(), targets, reduction="none")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from chatbot.errors import UserError
 
-Stage = Literal["pretrain", "finetune"]
+Stage = Literal["pretrain", "finetune", "prefer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,8 @@ class Options:
         data: files and folders.
         conversations: learn from the conversations of people who allowed it, too.
         base: the model that is fine-tuned, as it was named, and `base_ref`, what that is; `base_folder` holds it.
+        adapter: folder of the adapter beside the base that is trained further, and `adapter_ref`, what that is, where
+            it is a version; empty: a new one is, or all weights are.
         tokenizer: folder of the tokenizer to reuse in pretraining; empty: one is trained.
         vocabulary, layers, width, heads: of a new model.
         block: tokens of a row, and of the longest text the model sees in training.
@@ -26,6 +30,7 @@ class Options:
         steps: 0: as many as `epochs` passes over the data take.
         rate: learning rate at its highest; it rises over `warmup` of the steps and falls along a cosine to a tenth.
         lora_rank: of the adapters; 0: all weights are trained.
+        beta: how closely preferences are learned beside what the model was: the less, the closer.
         system: system prompt of conversations that have none.
         evaluations: how often the held-out rows are looked at in the whole run.
         patience: evaluations without a better one after which it stops; 0: never.
@@ -39,6 +44,8 @@ class Options:
     base: str = ""
     base_ref: str = ""
     base_folder: str = ""
+    adapter: str = ""
+    adapter_ref: str = ""
     tokenizer: str = ""
     size: str = "nano"
     vocabulary: int = 2048
@@ -54,6 +61,7 @@ class Options:
     warmup: float = 0.03
     decay: float = 0.1
     lora_rank: int = 0
+    beta: float = 0.1
     system: str = ""
     evaluations: int = 20
     patience: int = 0
@@ -94,6 +102,9 @@ FULL: dict[str, Any] = {"block": 512, "batch_tokens": 8192, "rate": 3e-5, "epoch
 LORA: dict[str, Any] = FULL | {"lora_rank": 16, "rate": 5e-4, "decay": 0.0}
 """Fine-tuning: of all weights, and of adapters beside them (Hu et al. 2021)."""
 
+PREFER: dict[str, Any] = LORA | {"rate": 5e-5, "epochs": 1.0, "evaluations": 4, "patience": 0}
+"""Learning preferences: a row of the budget is an example, of two replies or one."""
+
 
 def pretraining(size: str, **given: Any) -> Options:
     """The options of a size, what is given (and not None) over it. Raises UserError."""
@@ -103,6 +114,20 @@ def pretraining(size: str, **given: Any) -> Options:
 def finetuning(method: Literal["lora", "full"], **given: Any) -> Options:
     """The options of a way of fine-tuning, what is given (and not None) over it. Raises UserError."""
     return _checked((LORA if method == "lora" else FULL) | {"stage": "finetune", "size": ""}, given)
+
+
+def preferring(**given: Any) -> Options:
+    """The options of learning preferences, what is given (and not None) over them. Raises UserError."""
+    return _checked(PREFER | {"stage": "prefer", "size": ""}, given)
+
+
+def begin_with(adapter: Path) -> dict[str, Any]:
+    """The options of training the adapter in a folder further. Raises UserError where there is none."""
+    try:
+        rank = int(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"There is no adapter in {adapter}.") from None
+    return {"adapter": str(adapter), "lora_rank": rank}
 
 
 def _checked(chosen: dict[str, Any], given: dict[str, Any]) -> Options:

@@ -14,7 +14,10 @@ from chatbot.gpt import reading, rows, tokenizer
 from chatbot.gpt.chat_tokens import Encoder, use_template
 from chatbot.gpt.corpus import Report, clean
 from chatbot.gpt.options import Options
-from chatbot.gpt.samples import Dialogue, Sample, Text
+from chatbot.gpt.prefer import Preferences
+from chatbot.gpt.prefer import write as write_preferences
+from chatbot.gpt.preferences import balanced
+from chatbot.gpt.samples import Preference, Sample, Text
 from chatbot.training.checkpoint import whole
 
 Tell = Callable[[str, float | None], None]
@@ -30,14 +33,14 @@ class Prepared:
     """What a run learns from, and what is held out for measuring. `folder` holds the tokenizer too."""
 
     folder: Path
-    train: rows.Rows
-    held: rows.Rows
+    train: rows.Rows | Preferences
+    held: rows.Rows | Preferences
     report: dict[str, Any]
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all token ids and of which are learned."""
-        return rows.fingerprint([self.train, self.held])
+        return rows.fingerprint(split.meta["sha256"] for split in (self.train, self.held))
 
     def tokenizer(self) -> Any:
         return tokenizer.load(self.folder / TOKENIZER)
@@ -46,14 +49,18 @@ class Prepared:
 def load(folder: Path, options: Options) -> Prepared:
     """What `prepare` left in a folder."""
     report = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
-    train, held = (rows.Rows(folder / split, options.block) for split in ("train", "held"))
+    train, held = (_split(folder / name, options) for name in ("train", "held"))
     return Prepared(folder, train, held, report)
+
+
+def _split(folder: Path, options: Options) -> rows.Rows | Preferences:
+    return (Preferences if options.stage == "prefer" else rows.Rows)(folder, options.block)
 
 
 def prepare(
     options: Options,
     folder: Path,
-    own: Sequence[Dialogue],
+    own: Sequence[Sample],
     report: Report,
     tell: Tell,
     complain: Callable[[str], None],
@@ -61,7 +68,7 @@ def prepare(
     """Read, clean, split, encode and write everything; the folder is there whole or not at all.
 
     Args:
-        own: conversations of the database.
+        own: what is learned of the conversations of the database.
         report: told what became of what was read.
 
     Raises:
@@ -72,6 +79,8 @@ def prepare(
     with whole(folder) as part:
         if options.stage == "pretrain":
             _pretraining(options, samples, part, tell)
+        elif options.stage == "prefer":
+            _preferring(options, samples, part, report)
         else:
             parts = _finetuning(options, samples, part)
             if parts:
@@ -79,8 +88,7 @@ def prepare(
                     f"{parts:,} conversations are longer than {options.block:,} tokens; they are cut into parts."
                 )
         (part / _REPORT).write_text(json.dumps(report.as_json()), encoding="utf-8")
-        train = rows.Rows(part / "train", options.block)
-        if not len(train):
+        if not len(_split(part / "train", options)):
             raise UserError(f"There is nothing to learn from. {' '.join(report.lines())}")
         if report.learned + report.held_out < 2:
             raise UserError("There is only one text or conversation to learn from; training needs more.")
@@ -153,9 +161,34 @@ def _finetuning(options: Options, samples: Iterable[tuple[Sample, bool]], folder
             if isinstance(sample, Text):
                 split.add(encoder.text(sample))
                 continue
+            if isinstance(sample, Preference):
+                raise UserError(
+                    f"{sample.place}: it says which reply is better; `chatbot train gpt prefer` learns that."
+                )
             for tokens in encoder.dialogue(sample.with_system(options.system)):
                 split.add(tokens)
     return encoder.parts
+
+
+def _preferring(options: Options, samples: Iterable[tuple[Sample, bool]], folder: Path, report: Report) -> None:
+    known = tokenizer.load(Path(options.base_folder))
+    use_template(known)
+    known.save_pretrained(folder / TOKENIZER)
+    encoder = Encoder(known, ends_of(known), options.block)
+    splits: dict[bool, list[Preference]] = {False: [], True: []}
+    for sample, held_out in samples:
+        if not isinstance(sample, Preference):
+            raise UserError(
+                f"{sample.place}: it does not say which reply is better (chosen and rejected, or a label); `chatbot "
+                "train gpt finetune` learns from it."
+            )
+        splits[held_out].append(sample.with_system(options.system))
+    too_long = 0
+    for name, found in (("train", balanced(splits[False], report.left_out)), ("held", splits[True])):
+        too_long += write_preferences(folder / name, found, encoder, len(known), options.block)
+    if too_long:
+        report.left_out["longer than a row"] += too_long
+    report.learned, report.held_out = (len(_split(folder / name, options)) for name in ("train", "held"))
 
 
 def ends_of(known: Any) -> set[int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from chatbot.errors import UserError
-from chatbot.gpt.samples import Dialogue, Role, Sample, Text, Turn
+from chatbot.gpt.samples import Dialogue, Preference, Role, Sample, Text, Turn
 
 MOST_LINE = 64 * 2**20
 """Bytes of a line of JSON: it has to be read whole."""
@@ -179,6 +179,8 @@ def _sample(entry: Any, place: str) -> Sample:
         entry = {"text": entry}
     if not isinstance(entry, dict):
         raise UserError(f"{place}: it is neither a text nor a conversation.")
+    if "chosen" in entry or "completion" in entry:
+        return _preference(entry, place)
     for name in ("messages", "conversations", "conversation"):
         if name in entry:
             return _dialogue(entry[name], entry.get("system"), place)
@@ -189,10 +191,53 @@ def _sample(entry: Any, place: str) -> Sample:
         return _dialogue(said, entry.get("system"), place)
     if "text" in entry:
         return Text(_string(entry["text"], place, "text"), place)
-    raise UserError(f"{place}: it has neither messages, conversations, instruction and output, nor text.")
+    raise UserError(
+        f"{place}: it has neither messages, conversations, instruction and output, chosen and rejected, prompt, "
+        "completion and label, nor text."
+    )
+
+
+def _preference(entry: dict[str, Any], place: str) -> Preference:
+    """trl's formats: a prompt, and which of two replies to it was chosen, or one with a label of true or false."""
+    if "chosen" in entry:
+        good, bad = _said(entry["chosen"], place, "assistant"), _said(entry.get("rejected"), place, "assistant")
+    else:
+        if not isinstance(label := entry.get("label"), bool):
+            raise UserError(f"{place}: its label is neither true nor false.")
+        good = bad = _said(entry["completion"], place, "assistant")
+        good, bad = (good, ()) if label else ((), bad)
+    before = _said(entry.get("prompt", []), place, "user")
+    if "prompt" not in entry:  # it stands in both, before what differs
+        before, good, bad = good[:-1], good[-1:], bad[-1:]
+    if not any(turn.role == "user" for turn in before) or before[-1].role != "user":
+        raise UserError(f"{place}: nobody asks what the replies could answer.")
+    for turns in (good, bad):
+        if len(turns) > 1 or any(turn.role != "assistant" or not turn.content.strip() for turn in turns):
+            raise UserError(f"{place}: what was chosen or not is one reply of the assistant.")
+    turns = tuple(Turn(turn.role, turn.content, learns=False) for turn in before)
+    good_text, bad_text = (side[0].content if side else None for side in (good, bad))
+    if good_text == bad_text:
+        raise UserError(f"{place}: the reply that was chosen and the one that was not are the same.")
+    return Preference(turns, good_text, bad_text, place)
+
+
+def _said(value: Any, place: str, role: Role) -> tuple[Turn, ...]:
+    """Messages, or a text that is one of `role`."""
+    if isinstance(value, list):
+        return _turns(value, None, place)
+    return (Turn(role, _string(value, place, "a prompt or reply")),)
 
 
 def _dialogue(said: Any, system: Any, place: str) -> Dialogue:
+    turns = _turns(said, system, place)
+    if not any(turn.role == "assistant" and turn.content.strip() for turn in turns):
+        raise UserError(f"{place}: the assistant says nothing in this conversation; there is nothing to learn.")
+    if not any(turn.role == "user" for turn in turns):
+        raise UserError(f"{place}: nobody asks the assistant anything in this conversation.")
+    return Dialogue(turns, place)
+
+
+def _turns(said: Any, system: Any, place: str) -> tuple[Turn, ...]:
     if not isinstance(said, list) or not all(isinstance(one, dict) for one in said):
         raise UserError(f"{place}: its messages are no list of objects.")
     turns = [Turn("system", _string(system, place, "system"))] if system else []
@@ -208,11 +253,7 @@ def _dialogue(said: Any, system: Any, place: str) -> Dialogue:
             turns[-1] = Turn(role, f"{turns[-1].content}\n\n{content}")
         else:
             turns.append(Turn(role, content))
-    if not any(turn.role == "assistant" and turn.content.strip() for turn in turns):
-        raise UserError(f"{place}: the assistant says nothing in this conversation; there is nothing to learn.")
-    if not any(turn.role == "user" for turn in turns):
-        raise UserError(f"{place}: nobody asks the assistant anything in this conversation.")
-    return Dialogue(tuple(turns), place)
+    return tuple(turns)
 
 
 def _string(value: Any, place: str, what: str) -> str:

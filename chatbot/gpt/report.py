@@ -26,12 +26,6 @@ def training_body(
     options: Options, figures: Mapping[str, Any], corpus: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> str:
     """The same as a part of a page, from the rows of the run's statistics."""
-    series: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name not in ("step", "tokens", "samples"):
-                series.setdefault(name, []).append((row["step"], value))
-    curves = "".join(curve(name, points) for name, points in sorted(series.items()))
     tried = [row for row in rows if "samples" in row]
     shown = tried[:1] + tried[1:-1][:: max(1, len(tried) // 4)] + tried[-1:] if tried else []
     said = "".join(
@@ -39,9 +33,19 @@ def training_body(
         for row in {row["step"]: row for row in shown}.values()
     )
     return (
-        f"{table(figures.items())}<h2>Learned from</h2>{table(corpus.items())}<h2>Curves</h2>{curves}"
+        f"{table(figures.items())}<h2>Learned from</h2>{table(corpus.items())}<h2>Curves</h2>{curves(rows)}"
         f"<h2>Samples</h2>{said}<h2>Options</h2>{table(options.as_json().items())}"
     )
+
+
+def curves(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Every figure of a run's statistics over its steps."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("step", "tokens", "samples"):
+                series.setdefault(name, []).append((row["step"], value))
+    return "".join(curve(name, points) for name, points in sorted(series.items()))
 
 
 def evaluation(measured: Sequence[Measured], differences: Mapping[str, Any], prompts: Sequence[str]) -> str:

@@ -37,12 +37,13 @@ from chatbot.gpt.networks import (
     with_adapters,
 )
 from chatbot.gpt.options import Options
+from chatbot.gpt.prefer import PreferenceTrainer
 from chatbot.gpt.prepare import Prepared
-from chatbot.gpt.samples import Dialogue
-from chatbot.gpt.trainer import TokenTrainer
+from chatbot.gpt.samples import Sample
+from chatbot.gpt.trainer import ExampleTrainer, TokenTrainer
 from chatbot.gpt.trying import samples
 from chatbot.gpt.versions import ADAPTER_GGUF
-from chatbot.gpt.watch import Watch
+from chatbot.gpt.watch import SAID, Watch
 from chatbot.training import checkpoint, parallel
 from chatbot.training.stats import Stats
 
@@ -73,9 +74,9 @@ class Run:
     Args:
         run: its folder.
         options: of a new run; None goes on with the one that is there.
-        own: gives the conversations of the database that may be learned from, and tells what was left out.
+        own: gives what may be learned of the conversations of the database, and tells what was left out.
         private: where those are kept as token ids while the run lasts.
-        command: by which a person goes on with it; empty: the one of its stage.
+        command: by which a person goes on with it, but for --resume; empty: the one of its stage.
         micro_rows: rows computed at once from now on, in the place of what the run says.
         stopping: asked between steps.
         tell: told what is being done and how far it is; complain: what a person should know.
@@ -89,7 +90,7 @@ class Run:
         run: Path,
         options: Options | None,
         *,
-        own: Callable[[Report], Sequence[Dialogue]],
+        own: Callable[[Report], Sequence[Sample]],
         private: Path,
         stopping: Callable[[], bool],
         tell: Tell,
@@ -149,12 +150,16 @@ class Run:
         stats = Stats(self.run, active=self.rank == 0)
         trainer = self._trainer(model, tokenizer, data, steps, micro, stats)
         trainer.clear_partial()
+        if isinstance(trainer, PreferenceTrainer) and self.rank == 0:
+            self.tell("Noting what the model says of these replies now", None)
+            trainer.note_reference()
+        parallel.wait()
         watch: Watch = next(one for one in trainer.callback_handler.callbacks if isinstance(one, Watch))
         self._train(trainer, watch, steps)
         if watch.asked_to_stop:
             stats.close()
-            command = self._command or f"train gpt {self.options.stage}"
-            raise Stopped(f"Stopped and saved; go on with `chatbot {command} --out {self.run} --resume`.")
+            command = self._command or f"train gpt {self.options.stage} --out {self.run}"
+            raise Stopped(f"Stopped and saved; go on with `chatbot {command} --resume`.")
         figures = self._figures(trainer, data, model, watch, stats, time.monotonic() - began)
         folder = self.run / "model"
         if not (self.run / "best").is_dir():  # nothing is held out: the last weights are as good as any
@@ -173,7 +178,7 @@ class Run:
         parallel.wait()
         return Outcome(folder, figures, data.fingerprint, self.options, data.report)
 
-    def _train(self, trainer: TokenTrainer, watch: Watch, steps: int) -> None:
+    def _train(self, trainer: ExampleTrainer[Any], watch: Watch, steps: int) -> None:
         """Go on from the newest checkpoint, where it is not the end already."""
         newest = self._newest()
         if newest is None:
@@ -237,12 +242,13 @@ class Run:
         if self.options.compile:
             model.base_model.compile()
         if self.options.lora_rank:
-            model = with_adapters(model, self.options.lora_rank, self.options.seed)
+            begun = Path(self.options.adapter) if self.options.adapter else None
+            model = with_adapters(model, self.options.lora_rank, self.options.seed, begun)
         return model
 
     def _trainer(
         self, model: Any, tokenizer: Any, data: Prepared, steps: int, micro: int, stats: Stats
-    ) -> TokenTrainer:
+    ) -> ExampleTrainer[Any]:
         options = self.options
         arguments = TrainingArguments(
             output_dir=str(self.run),
@@ -271,19 +277,21 @@ class Run:
             seed=options.seed,
             fsdp="full_shard auto_wrap" if options.fsdp else None,
         )
-        trainer: TokenTrainer
+        trainer: ExampleTrainer[Any]
         watch = Watch(
             options,
             steps,
             stats,
             model,
+            self._tokens_a_step(data),
             stopping=self.stopping,
             improved=lambda: self._keep(trainer, self.run / "best"),
             samples=lambda: self._tried(trainer, tokenizer),
             tell=self.tell,
             complain=self.complain,
         )
-        trainer = TokenTrainer(
+        kind: Callable[..., ExampleTrainer[Any]] = PreferenceTrainer if options.stage == "prefer" else TokenTrainer
+        trainer = kind(
             model,
             arguments,
             options,
@@ -299,12 +307,17 @@ class Run:
             trainer.remove_callback(printer)
         return trainer
 
-    def _tried(self, trainer: TokenTrainer, tokenizer: Any) -> list[tuple[str, str]]:
+    def _tokens_a_step(self, data: Prepared) -> float:
+        if self.options.stage == "prefer":  # there is no row, but replies as long as they are
+            return float(self.options.rows_a_step * data.train.meta["tokens"] / len(data.train))
+        return self.options.rows_a_step * self.options.block
+
+    def _tried(self, trainer: ExampleTrainer[Any], tokenizer: Any) -> list[tuple[str, str]]:
         if self.rank or trainer.is_fsdp_enabled:  # the first process alone has no whole model then
             return []
         return samples(trainer.model, tokenizer, self.options)
 
-    def _keep(self, trainer: TokenTrainer, place: Path) -> None:
+    def _keep(self, trainer: ExampleTrainer[Any], place: Path) -> None:
         """Write the weights as they are now, for loading."""
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
         state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
@@ -313,23 +326,23 @@ class Run:
                 model.save_pretrained(part, state_dict=state)
 
     def _figures(
-        self, trainer: TokenTrainer, data: Prepared, model: Any, watch: Watch, stats: Stats, seconds: float
+        self, trainer: ExampleTrainer[Any], data: Prepared, model: Any, watch: Watch, stats: Stats, seconds: float
     ) -> dict[str, Any]:
-        rows = [row for row in stats.rows() if "held_bits_per_byte" in row]
+        rows = [row for row in stats.rows() if "held_loss" in row]
         total, trained = parameters(model)
         figures: dict[str, Any] = {
             "steps": trainer.state.global_step,
-            "tokens": trainer.state.global_step * self.options.rows_a_step * self.options.block,
+            "tokens": round(trainer.state.global_step * watch.tokens_a_step),
             "seconds": round(seconds),
             "parameters": total,
             "trained_parameters": trained,
             "stopped_early": watch.stopped_early,
         }
         if rows:
-            best = min(rows, key=lambda row: row["held_bits_per_byte"])
-            figures |= {name: best[name] for name in ("held_bits_per_byte", "held_loss")} | {
-                "best_step": best["step"]
-            }
+            criterion = next(name for name in SAID if name in rows[0])
+            best = min(rows, key=lambda row: row[criterion])
+            figures |= {name: value for name, value in best.items() if name.startswith("held_")}
+            figures["best_step"] = best["step"]
         return figures
 
     def _check_room(self, model: Any) -> None:

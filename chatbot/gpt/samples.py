@@ -1,4 +1,4 @@
-"""What a model learns from: texts, and conversations whose replies are learned."""
+"""What a model learns from: texts, conversations whose replies are learned, and what people thought of replies."""
 
 from __future__ import annotations
 
@@ -68,7 +68,35 @@ class Dialogue:
         return [turn.content for turn in self.turns if turn.role == "assistant" and turn.learns]
 
 
-Sample = Text | Dialogue
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What someone thought of replies to the same conversation, `turns`: of two, which was better; of one, whether it
+    was good. The one that is not known is None."""
+
+    turns: tuple[Turn, ...]
+    good: str | None
+    bad: str | None
+    place: str
+    ids: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """As of the conversation it stands in: it falls on the same side."""
+        return Dialogue(self.turns, self.place).key
+
+    def with_system(self, system: str) -> Preference:
+        """The same under a system prompt, where it has none and there is one."""
+        return replace(self, turns=Dialogue(self.turns, self.place).with_system(system).turns)
+
+    @property
+    def content(self) -> str:
+        return "\0".join((Dialogue(self.turns, self.place).content, self.good or "", self.bad or ""))
+
+
+Predicted = Text | Dialogue
+"""Of which a model learns what comes next."""
+
+Sample = Predicted | Preference
 
 
 def normalised(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import Any, Literal
 
 import psutil
@@ -67,6 +68,8 @@ def find_micro_rows(model: Any, options: Options, device: torch.device, ranks: i
 
     On a GPU, one and two rows are tried, and what they took is extrapolated; on a CPU it is estimated.
     """
+    if options.stage == "prefer":  # an example is two replies
+        options = replace(options, block=2 * options.block, batch_tokens=2 * options.batch_tokens)
     most = max(1, options.rows_a_step // ranks)
     if device.type == "cuda":
         return max(1, min(most, _fitting_on_gpu(model, options, device)))

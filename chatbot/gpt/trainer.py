@@ -7,10 +7,11 @@ from __future__ import annotations
 import gc
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -27,6 +28,17 @@ _MOST_HELD_TOKENS = 65_536
 _KEEP = 2
 
 
+class Examples(Protocol):
+    """What is learned from, by number: some together give tensors whose first dimension is theirs."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, numbers: Sequence[int]) -> dict[str, Tensor]: ...
+
+
+Kind = TypeVar("Kind", bound=Examples)
+
+
 class Steps(IterableDataset[dict[str, Tensor]]):
     """The rows of each step for one of the processes, from the step that `begin` gives to step `total`.
 
@@ -35,7 +47,7 @@ class Steps(IterableDataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, rows: Rows, options: Options, total: int, begin: Callable[[], int], rank: int, ranks: int
+        self, rows: Examples, options: Options, total: int, begin: Callable[[], int], rank: int, ranks: int
     ) -> None:
         self._rows, self._options, self._total, self._begin = rows, options, total, begin
         self._rank, self._ranks = rank, ranks
@@ -52,14 +64,14 @@ class Steps(IterableDataset[dict[str, Tensor]]):
         return order_of(range(len(self._rows)), self._options.rows_a_step, step, self._options.seed)
 
 
-class TokenTrainer(Trainer):
-    """Trains on rows of tokens, as `Rows` gives them; the model computes its loss (`compute_targets_only`).
+class ExampleTrainer(Trainer, Generic[Kind]):
+    """Trains on examples of some kind; what is learned of them, a kind of trainer says.
 
     Args:
         run: its checkpoints come under this folder.
         train, held: what is learned, and what it is measured on.
         steps: of the whole run.
-        micro_rows: rows computed at once.
+        micro_rows: examples computed at once.
         complain: told what a person should know.
     """
 
@@ -70,8 +82,8 @@ class TokenTrainer(Trainer):
         options: Options,
         *,
         run: Path,
-        train: Rows,
-        held: Rows,
+        train: Kind,
+        held: Kind,
         steps: int,
         micro_rows: int,
         complain: Callable[[str], None],
@@ -94,7 +106,7 @@ class TokenTrainer(Trainer):
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Forward and backward over all rows of a step, `micro_rows` at once; gives the mean loss a target, in nats.
+        """Forward and backward over all examples of a step, `micro_rows` at once; gives the mean loss.
 
         Where the memory does not suffice, half as many rows are computed at once, and the step begins anew: it has
         the same gradient, only later.
@@ -104,10 +116,10 @@ class TokenTrainer(Trainer):
         """
         model.train()
         held = self._prepare_inputs(inputs)
-        targets = _over_all((held["labels"] != IGNORED).sum())
+        total = _over_all(self.weight(held))
         while True:
             try:
-                return self._forward_backward(model, held, targets)
+                return self._forward_backward(model, held, total)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -115,25 +127,38 @@ class TokenTrainer(Trainer):
             # Outside of the handler: the error holds on to the memory of the frames it passed through.
             self._halve(model, trouble)
 
-    def _forward_backward(self, model: Any, held: dict[str, Tensor], targets: Tensor) -> Tensor:
+    def _forward_backward(self, model: Any, held: dict[str, Tensor], weight: Tensor) -> Tensor:
         count = len(held["input_ids"])
         total = torch.zeros((), device=self.args.device)
         for at in range(0, count, self.micro_rows):
             some = {name: value[at : at + self.micro_rows] for name, value in held.items()}
             is_last = at + self.micro_rows >= count
-            # Gradients are averaged over the processes: times their number, the sum is over all targets of the step.
+            # Gradients are averaged over the processes: times their number, the sum is over all that a step learns.
             with nullcontext() if is_last else self.accelerator.no_sync(model):
-                loss = self._nats(model, some) * (self.args.world_size / targets)
+                loss = self.loss(model, some) * (self.args.world_size / weight)
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
 
-    def _nats(self, model: Any, some: dict[str, Tensor]) -> Tensor:
-        """-log P over the targets of some rows."""
-        precise = self.options.precision == "fp32"
-        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=not precise):
-            loss: Tensor = model(**some).loss
-        return loss.float()
+    def autocast(self) -> torch.autocast:
+        """The precision of the run."""
+        return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
+
+    @abstractmethod
+    def loss(self, model: Any, some: dict[str, Tensor]) -> Tensor:
+        """The summed loss of some examples, a scalar."""
+
+    @abstractmethod
+    def weight(self, some: dict[str, Tensor]) -> Tensor:
+        """What that sum is divided by for a mean, a scalar."""
+
+    @abstractmethod
+    def measure(self, model: Any, number: int, held: dict[str, Tensor]) -> list[float]:
+        """What of a held-out example is summed over all."""
+
+    @abstractmethod
+    def figures(self, sums: list[float]) -> dict[str, float]:
+        """From these sums, what is measured of the model: first that by which the best state is chosen, the least."""
 
     def _halve(self, model: Any, trouble: str) -> None:
         if self.micro_rows == 1 or self.args.world_size > 1:
@@ -150,25 +175,23 @@ class TokenTrainer(Trainer):
     # measuring
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
-        """Bits per byte and nats a token of the held-out rows, each process looking at its share of them."""
+        """The figures of what is held out, each process looking at its share; nothing where nothing is."""
         numbers = self.held_numbers()
         rank, ranks = self.args.process_index, self.args.world_size
         model = self.model_wrapped
         model.eval()
-        sums = torch.zeros(3, dtype=torch.float64)
+        sums: Tensor | None = None
         for at in range(0, len(numbers), ranks):  # as often in each process: sharded models compute together
             mine = numbers[min(at + rank, len(numbers) - 1)]
             held = self._prepare_inputs(self.held_rows.batch([mine]))
             with torch.no_grad():
-                nats = float(self._nats(model, held))
-            if at + rank < len(numbers):
-                targets = int((held["labels"] != IGNORED).sum())
-                sums += torch.tensor([nats, targets, self.held_rows.bytes_of(mine)], dtype=torch.float64)
-        nats, targets, size = _over_all(sums.to(self.args.device) if ranks > 1 else sums).tolist()
+                found = torch.tensor(self.measure(model, mine, held), dtype=torch.float64)
+            found = found if at + rank < len(numbers) else torch.zeros_like(found)
+            sums = found if sums is None else sums + found
         model.train()
-        if not targets:
+        if sums is None:
             return {}
-        figures = {"eval_loss": nats / targets, "eval_bits_per_byte": nats / math.log(2) / max(size, 1e-9)}
+        figures = self.figures(_over_all(sums.to(self.args.device) if ranks > 1 else sums).tolist())
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
 
@@ -203,6 +226,26 @@ class TokenTrainer(Trainer):
         if self.args.process_index == 0:
             shutil.rmtree(self._get_output_dir(None), ignore_errors=True)
         parallel.wait()
+
+
+class TokenTrainer(ExampleTrainer[Rows]):
+    """Trains on rows of tokens; the model computes its loss (`compute_targets_only`): -log P a target, in nats."""
+
+    def loss(self, model: Any, some: dict[str, Tensor]) -> Tensor:
+        with self.autocast():
+            loss: Tensor = model(**some).loss
+        return loss.float()
+
+    def weight(self, some: dict[str, Tensor]) -> Tensor:
+        return (some["labels"] != IGNORED).sum()
+
+    def measure(self, model: Any, number: int, held: dict[str, Tensor]) -> list[float]:
+        return [float(self.loss(model, held)), float(self.weight(held)), self.held_rows.bytes_of(number)]
+
+    def figures(self, sums: list[float]) -> dict[str, float]:
+        """Bits per byte, and nats a token."""
+        nats, targets, size = sums
+        return {"held_bits_per_byte": nats / math.log(2) / max(size, 1e-9), "held_loss": nats / targets}
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -51,7 +51,7 @@ async def register(
         settings=settings,
         figures=outcome.figures,
         fingerprint=outcome.fingerprint,
-        parent=parent,
+        parent=options.adapter_ref or parent,
     )
 
 

@@ -14,6 +14,9 @@ from chatbot.training import parallel
 from chatbot.training.stats import Stats
 
 FIRST_SAVE_S, SAVE_S = 60.0, 300.0
+SAID = {"held_bits_per_byte": "bits a byte", "held_loss": "loss"}
+"""By which figure the best state is chosen, the first that there is, and how it is told."""
+
 _TELL_S = 0.5
 _TOGETHER = 10  # steps after which several processes agree on what to do
 _LOGS = 200  # rows of losses in the whole run, about
@@ -26,6 +29,7 @@ class Watch(TrainerCallback):
         stopping: asked between steps.
         improved: called where the held-out text is predicted better than ever before: the weights are to be kept.
         samples: gives what the model says now.
+        tokens_a_step: over all processes.
         tell, complain: hear how far it is, and what a person should know.
     """
 
@@ -35,6 +39,7 @@ class Watch(TrainerCallback):
         steps: int,
         stats: Stats,
         model: Any,
+        tokens_a_step: float,
         *,
         stopping: Callable[[], bool],
         improved: Callable[[], None],
@@ -43,6 +48,7 @@ class Watch(TrainerCallback):
         complain: Callable[[str], None],
     ) -> None:
         self._options, self._steps, self._stats = options, steps, stats
+        self.tokens_a_step = tokens_a_step
         self._stopping, self._improved, self._samples = stopping, improved, samples
         self._tell, self._complain = tell, complain
         self._every = max(1, steps // max(1, options.evaluations))
@@ -93,7 +99,7 @@ class Watch(TrainerCallback):
             numbers["gradient"] = logs["grad_norm"]
         if self._peak:
             numbers["mfu"] = self._mfu(state.global_step)
-        tokens = state.global_step * self._options.rows_a_step * self._options.block
+        tokens = round(state.global_step * self.tokens_a_step)
         row = {name: round(float(value), 6) for name, value in numbers.items()}
         self._stats.append({"step": state.global_step, "tokens": tokens} | row)
         self._stats.scalars("train", state.global_step, numbers)
@@ -108,12 +114,11 @@ class Watch(TrainerCallback):
     ) -> None:
         if not metrics:
             return
-        bits = metrics["eval_bits_per_byte"]
-        self._held = f", held out {bits:.3f} bits a byte"
+        criterion, value = next(iter(metrics.items()))
+        self._held = f", held out {value:.3f} {SAID.get(criterion, criterion)}"
         said = self._samples()
-        numbers = {"held_bits_per_byte": bits, "held_loss": metrics["eval_loss"]}
-        self._stats.append({"step": state.global_step} | {name: round(value, 6) for name, value in numbers.items()})
-        self._stats.scalars("held", state.global_step, numbers)
+        self._stats.append({"step": state.global_step} | {name: round(one, 6) for name, one in metrics.items()})
+        self._stats.scalars("held", state.global_step, metrics)
         if said:
             self._stats.append({"step": state.global_step, "samples": said})
             if self._stats.board is not None:
@@ -123,8 +128,8 @@ class Watch(TrainerCallback):
             self._complain(
                 f"Step {state.global_step:,}{self._held}: {asked or '…'} → {' '.join(reply.split())[:160]}"
             )
-        if state.best_metric is None or bits < state.best_metric:
-            state.best_metric, state.best_global_step = bits, state.global_step
+        if state.best_metric is None or value < state.best_metric:
+            state.best_metric, state.best_global_step = value, state.global_step
             self._improved()
         elif self.has_enough(state):
             self.stopped_early = control.should_training_stop = control.should_save = True
@@ -136,7 +141,7 @@ class Watch(TrainerCallback):
 
     def _pace(self, step: int) -> float:
         """Tokens a second in this sitting, over all processes."""
-        tokens = (step - self._first) * self._options.rows_a_step * self._options.block
+        tokens = (step - self._first) * self.tokens_a_step
         return tokens / max(1e-9, time.monotonic() - self._began)
 
     def _mfu(self, step: int) -> float:
@@ -145,7 +150,7 @@ class Watch(TrainerCallback):
 
     def _say(self, step: int) -> None:
         pace = self._pace(step)
-        tokens_left = (self._steps - step) * self._options.rows_a_step * self._options.block
+        tokens_left = (self._steps - step) * self.tokens_a_step
         left = tokens_left / max(pace, 1e-9)
         text = f"{self._options.stage}: step {step:,} of {self._steps:,}, {pace:,.0f} tokens/s"
         if self._peak:

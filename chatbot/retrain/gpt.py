@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -20,8 +21,10 @@ from chatbot.errors import ModelError, UserError
 from chatbot.gpt.corpus import Report, own_conversations
 from chatbot.gpt.evaluate import Candidate, Measured, held_out, measure
 from chatbot.gpt.options import Options
+from chatbot.gpt.preferences import balanced, own_preferences
+from chatbot.gpt.rows import fingerprint
 from chatbot.gpt.run import Outcome
-from chatbot.gpt.samples import Dialogue, Sample
+from chatbot.gpt.samples import Dialogue, Predicted, Preference, is_held_out
 from chatbot.gpt.versions import candidate_of, register
 from chatbot.registry import Registry
 from chatbot.retrain.gate import FEWEST, GENERAL, TARGET, Margins, Verdict, decide
@@ -37,6 +40,11 @@ NAME = "retrained"
 Tell = Callable[[str, float | None], None]
 Complain = Callable[[str], None]
 
+PREFER = "prefer"
+"""Folder in that of a retraining: its second stage, what people prefer."""
+
+ENOUGH_PREFERENCES = 32
+
 _OUTCOME = "outcome.json"
 _LEARNED = "learned.json"
 _MOST_SAMPLES = 200
@@ -50,6 +58,7 @@ class Ground:
         current: the version in use, which the candidate has to beat; `in_use` is the same as it is measured.
         base: what is fine-tuned: its ancestor from before any learning from conversations; `base_folder` holds it.
         own: the conversations that may be learned from.
+        preferences: what people thought of replies in them.
         report: what of the conversations was left out.
     """
 
@@ -58,6 +67,7 @@ class Ground:
     base: Version
     base_folder: Path
     own: Sequence[Dialogue]
+    preferences: Sequence[Preference]
     report: Report
 
 
@@ -74,7 +84,8 @@ async def survey(store: Store, settings: Settings, since: datetime | None, tell:
     report = Report()
     in_use = await candidate_of(store.registry, settings, current, tell)
     folder = await transformers_folder(store.registry, settings, base, tell)
-    return Ground(current, in_use, base, folder, await own_conversations(store, report, since=since), report)
+    own = await own_conversations(store, report, since=since)
+    return Ground(current, in_use, base, folder, own, await own_preferences(store, since=since), report)
 
 
 async def _unlearned(registry: Registry, version: Version) -> Version:
@@ -89,7 +100,7 @@ async def _unlearned(registry: Registry, version: Version) -> Version:
 
 def samples_of(
     data: Sequence[Path], own: Sequence[Dialogue], more: Sequence[Path], tell: Tell
-) -> dict[str, list[Sample]]:
+) -> dict[str, list[Predicted]]:
     """What a candidate is judged on: held-out conversations, and what it must not forget.
 
     The conversations are the own ones; what is held out of `data` counts where those are too few for a verdict.
@@ -104,7 +115,7 @@ def samples_of(
     return {TARGET: target, GENERAL: general(more)}
 
 
-def too_few(samples: dict[str, list[Sample]]) -> str:
+def too_few(samples: dict[str, list[Predicted]]) -> str:
     """What to say before anything is trained, where no verdict can come of it; else nothing."""
     count = len(samples[TARGET])
     if count >= FEWEST:
@@ -115,10 +126,28 @@ def too_few(samples: dict[str, list[Sample]]) -> str:
     )
 
 
+def enough_preferences(found: Sequence[Preference]) -> bool:
+    """Whether what people thought of replies is enough to learn from."""
+    learned = [one for one in found if not is_held_out(one)]
+    return sum(1 for _ in balanced(learned, Counter())) >= ENOUGH_PREFERENCES
+
+
+def joined(first: Outcome, then: Outcome) -> Outcome:
+    """A fine-tuning and what was learned after it, as one."""
+    how = {name: getattr(then.options, name) for name in ("beta", "rate", "epochs", "batch_tokens")}
+    return replace(
+        first,
+        model=then.model,
+        figures=first.figures | {PREFER: then.figures | how},
+        fingerprint=fingerprint((first.fingerprint, then.fingerprint)),
+        corpus=first.corpus | {PREFER: then.corpus},
+    )
+
+
 def compare(
     current: Candidate,
     outcome: Outcome,
-    samples: dict[str, list[Sample]],
+    samples: dict[str, list[Predicted]],
     margins: Margins,
     settings: Settings,
     precision: str,
@@ -134,7 +163,7 @@ def compare(
     folder = Path(outcome.options.base_folder)
     candidate = Candidate("candidate", folder, outcome.model)
 
-    def measured(one: Candidate, some: dict[str, list[Sample]]) -> Measured:
+    def measured(one: Candidate, some: dict[str, list[Predicted]]) -> Measured:
         return measure(one, some, system=settings.system, precision=precision, tell=tell)
 
     before, after = measured(current, samples), measured(candidate, samples)
@@ -199,9 +228,9 @@ async def check_learned(store: Store, learned: Sequence[str]) -> None:
         )
 
 
-def keep_learned(run: Path, own: Sequence[Dialogue]) -> list[str]:
+def keep_learned(run: Path, own: Sequence[Dialogue | Preference]) -> list[str]:
     """Note which messages a run learns from, by their ids alone."""
-    ids = [one for dialogue in own for one in dialogue.ids]
+    ids = list(dict.fromkeys(one for sample in own for one in sample.ids))
     run.mkdir(parents=True, exist_ok=True)
     (run / _LEARNED).write_text(json.dumps(ids), encoding="utf-8")
     return ids
@@ -217,10 +246,11 @@ def kept_learned(run: Path) -> list[str]:
 
 def clear(run: Path) -> None:
     """Leave the reports and statistics of a run that is concluded; its model is registered."""
-    for name in (_OUTCOME, _LEARNED):
-        (run / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "best", "model", "data"):
-        shutil.rmtree(run / name, ignore_errors=True)
+    for stage in (run, run / PREFER):
+        for name in (_OUTCOME, _LEARNED):
+            (stage / name).unlink(missing_ok=True)
+        for name in ("checkpoints", "best", "model", "data"):
+            shutil.rmtree(stage / name, ignore_errors=True)
 
 
 def keep_outcome(run: Path, outcome: Outcome) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from chatbot.gpt import checks
 from chatbot.gpt.evaluate import Measured
-from chatbot.gpt.report import evaluation_body, training_body
+from chatbot.gpt.report import curves, evaluation_body, training_body
 from chatbot.gpt.run import Outcome
 from chatbot.retrain.gate import Verdict, rows
 from chatbot.training.stats import page, table
@@ -26,7 +26,8 @@ class Retrained:
     said: str
     """What follows from the verdict, in a sentence."""
     outcome: Outcome
-    stats: Sequence[Mapping[str, Any]]
+    stats: Sequence[Sequence[Mapping[str, Any]]]
+    """Of each stage."""
 
 
 def write(run: Path, told: Retrained) -> Path:
@@ -44,7 +45,8 @@ def _page(name: str, told: Retrained) -> str:
         f"Retraining report: {html.escape(name)}",
         f"<p><b>{html.escape(told.said)}</b></p>{table(rows(told.verdict))}"
         f"<h2>Before and after</h2>{evaluation_body(both, {}, checks.PROMPTS)}"
-        f"<h2>Training</h2>{training_body(outcome.options, outcome.figures, outcome.corpus, told.stats)}",
+        f"<h2>Training</h2>{training_body(outcome.options, outcome.figures, outcome.corpus, told.stats[0])}"
+        + "".join(f"<h2>What people prefer</h2>{curves(rows)}" for rows in told.stats[1:]),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from chatbot.settings import Settings
+from chatbot.store import open_store
+from storage.people import LOCAL
 from tests.conftest import Chatbot
 from tests.training.chats import chats, lines, small_model
 
@@ -156,3 +160,55 @@ def test_what_is_forgotten_while_it_is_learned_is_in_no_version(admin: Chatbot, 
     assert again.returncode == 2
     assert "Something that this run learned from was forgotten" in again.stderr
     assert "retrained@1" not in versions(admin)
+
+
+async def _rated(count: int) -> None:
+    """Conversations in which a second reply was asked for and kept, and the first found bad."""
+    async with open_store(Settings.load()) as store:
+        await store.people.allow_learning(LOCAL, True)
+        for chat in chats(count):
+            asked, kept = (turn["content"] for turn in chat["messages"])
+            conversation = await store.conversations.create("")
+            turn = await store.conversations.add_turn(conversation.id, asked)
+            await store.conversations.end_reply(turn.reply.id, f"No, {kept}", "complete")
+            await store.ratings.rate(turn.reply.id, -1)
+            again = await store.conversations.add_reply(conversation.id, turn.reply.id)
+            await store.conversations.end_reply(again.reply.id, kept, "complete")
+
+
+def test_what_people_prefer_is_learned_after_what_they_said(admin: Chatbot, tmp_path: Path) -> None:
+    asyncio.run(_rated(200))
+    told = admin("retrain", "gpt", "--dry-run").stderr
+    assert "What people thought of replies: 200 bad, 200 pairs; learned after them." in told
+    run = tmp_path / "run"
+    words = ["retrain", "gpt", "--out", str(run), "--no-promote", *QUICK]
+    with subprocess.Popen([sys.executable, "-m", "chatbot", *words], stderr=subprocess.DEVNULL) as process:
+        while not (run / "prefer" / "run.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    done = admin("retrain", "gpt", "--out", str(run), "--resume", "--no-promote")
+    assert done.returncode == 0, done.stderr
+    figures = versions(admin)["retrained@1"]["figures"]["prefer"]
+    assert figures["held_preferred"] > 0.5
+    assert figures["steps"] > 1
+    assert "What people prefer" in (run / "retrain.html").read_text()
+    assert not (run / "prefer" / "model").exists()
+
+
+def test_preferences_are_learned_by_a_command_of_their_own(admin: Chatbot, tmp_path: Path) -> None:
+    nothing = admin("train", "gpt", "prefer", "--conversations", "--out", str(tmp_path / "none"))
+    assert nothing.returncode == 2
+    assert "There is no thumb, and no choice among replies, to learn from" in nothing.stderr
+    asyncio.run(_rated(60))
+    words = ("--steps", "4", "--batch-tokens", "2048", "--block", "256")
+    done = admin("train", "gpt", "prefer", "--conversations", "--out", str(tmp_path / "run"), *words)
+    assert done.returncode == 0, done.stderr
+    further = admin(
+        "train", "gpt", "prefer", "--conversations", "--base", "run", "--out", str(tmp_path / "more"), *words
+    )
+    assert further.returncode == 0, further.stderr
+    known = versions(admin)
+    assert known["run@1"]["parent"] == "small@local"
+    assert known["more@1"]["parent"] == "run@1"
+    assert known["more@1"]["settings"]["base"] == "small@local"
