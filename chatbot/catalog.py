@@ -71,11 +71,11 @@ CATALOG: tuple[CatalogEntry, ...] = (
     CatalogEntry(
         kind="aigc",
         name="stickers",
-        version="1",
+        version="2",
         title="stickers from sentences, 64x64 RGBA, trained on openly licensed emoji",
         source=Bundled("aigc/weights/model.safetensors"),
         size=14_919_642,
-        sha256="4d5b13339d0509b845b0890b4250a469a292114df536899c0af5106b8f9befbe",
+        sha256="b240a74ab5628eaa248b469e1062014cd18b9e84bdd6fe640343e76983a91f8b",
         licence="Apache-2.0, CC-BY-4.0, MIT",
         context_length=0,
         engine="aigc",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from chatbot.aigc import losses
 from chatbot.aigc.dataset import Dataset
+from chatbot.aigc.further import Begun
 from chatbot.aigc.networks import LATENT_CHANNELS, Autoencoder, Shape
 from chatbot.aigc.options import Options
 from chatbot.aigc.pictures import as_batch, vary
@@ -32,13 +33,20 @@ class AutoencoderStage:
     name = "autoencoder"
     RATE = 1e-3  # with batches a quarter of the GAN's: it gains by many steps
 
-    def __init__(self, options: Options, shape: Shape, dataset: Dataset, device: torch.device) -> None:
+    def __init__(
+        self, options: Options, shape: Shape, dataset: Dataset, device: torch.device, begun: Begun | None = None
+    ) -> None:
         self.options, self.dataset, self.device = options, dataset, device
         self.rank, self.ranks = parallel.start()
         self.rate, self.batch = self.RATE, max(parallel.start()[1], options.batch // 4)
         self.train = [n for n, item in enumerate(dataset.items) if item.split == "train"]
-        self.net = Autoencoder(shape).to(device).to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.RATE, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.net = Autoencoder(shape)
+        self._begun = begun
+        if begun is not None:
+            begun.autoencoder(self.net)
+        self.net = self.net.to(device).to(memory_format=torch.channels_last)
+        trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=self.RATE, betas=(0.9, 0.99), weight_decay=1e-4)
         parallel.share(self.net.parameters())
 
     def step(self, number: int, progress: float) -> dict[str, Tensor]:
@@ -60,14 +68,16 @@ class AutoencoderStage:
         error = losses.picture_error(rebuilt.float(), pictures)
         self.optimizer.zero_grad(set_to_none=True)
         error.backward()  # type: ignore[no-untyped-call]
-        parallel.average_gradients(self.net.parameters())
+        parallel.average_gradients([one for one in self.net.parameters() if one.requires_grad])
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         return {"error": error.detach()}
 
     @torch.no_grad()
     def measure(self) -> None:
-        """Set the mean and deviation of the latents over the training pictures."""
+        """Set the mean and deviation of the latents over the training pictures, where G does not know others."""
+        if self._begun is not None:
+            return
         total, squares, count = torch.zeros(LATENT_CHANNELS), torch.zeros(LATENT_CHANNELS), 0
         for start in range(0, len(self.train), 256):
             latents = self.net.encoder(as_batch(self.dataset.pictures, self.train[start : start + 256], self.device))

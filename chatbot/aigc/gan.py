@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from chatbot.aigc import losses
 from chatbot.aigc.captions import Captions
 from chatbot.aigc.dataset import Dataset
+from chatbot.aigc.further import HELD, Begun
 from chatbot.aigc.networks import Autoencoder, Discriminator, FeatureDecoder, Generator, PictureEncoder, Shape
 from chatbot.aigc.options import Options
 from chatbot.aigc.pictures import as_batch, jolt, vary
@@ -80,6 +81,7 @@ class GanStage:
         *,
         teacher: Teacher | None = None,
         autoencoder: Autoencoder | None = None,
+        begun: Begun | None = None,
     ) -> None:
         self.options, self.shape, self.dataset, self.captions = options, shape, dataset, captions
         self.latents, self.device = latents, device
@@ -90,7 +92,7 @@ class GanStage:
         self.value = losses.VALUES[options.loss]
         self.teacher_weight = 1.0 if options.loss == "projected" else options.teacher_weight
         self.g = Generator(shape)
-        self._remember()
+        self._remember(begun)
         self.d = Discriminator(shape) if options.loss != "projected" else None
         self.a_d = FeatureDecoder(shape, self.d.trunk) if self.d is not None else None
         self.a_g = PictureEncoder(shape)
@@ -100,6 +102,9 @@ class GanStage:
             self.heads = Heads(shape, teacher.shapes)
             teacher.to(device).to(memory_format=torch.channels_last)
             self.view = SecondView(teacher, autoencoder.decode if autoencoder is not None else None)
+        self.holds = begun is not None and not begun.has_assistants
+        if begun is not None:
+            begun.assistants(self.nets())
         for net in self.nets().values():
             net.to(device).to(memory_format=torch.channels_last)
             parallel.share(net.parameters())
@@ -113,9 +118,12 @@ class GanStage:
             "g": torch.optim.Adam(self.g_side, lr=self.rate, betas=(0.5, 0.99), fused=True),
         }
 
-    def _remember(self) -> None:
-        """Let G's memory begin with the latents of the drawings."""
+    def _remember(self, begun: Begun | None) -> None:
+        """Let G's memory begin with the latents of the drawings, or with what a model there is knows."""
         if not self.shape.concepts:
+            if begun is not None:
+                nothing = torch.zeros(0)
+                begun.generator(self.g, (), nothing, nothing, nothing, nothing)
             return
         names, keys = self.captions.known(self.train)
         places = {self.captions.concept_names.index(name): place for place, name in enumerate(names)}
@@ -126,7 +134,10 @@ class GanStage:
         else:
             drawings = torch.from_numpy(np.asarray(self.latents[0][numbers])).float()
         concepts = torch.tensor([places[int(self.captions.concepts[n])] for n in numbers])
-        self.g.remember(keys, drawings, concepts, self.styles[numbers])
+        if begun is not None:
+            begun.generator(self.g, names, keys, drawings, concepts, self.styles[numbers])
+        else:
+            self.g.remember(keys, drawings, concepts, self.styles[numbers])
 
     def nets(self) -> dict[str, nn.Module]:
         nets = {"g": self.g, "d": self.d, "a_d": self.a_d, "a_g": self.a_g, "heads": self.heads}
@@ -142,9 +153,9 @@ class GanStage:
                     self.rate * min(1.0, (number + 1) / 200) * _decay(progress) * (1 if name == "g" else 0.7)
                 )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            return self._step(chosen, generator, number)
+            return self._step(chosen, generator, number, held=self.holds and progress < HELD)
 
-    def _step(self, chosen: list[int], generator: torch.Generator, number: int) -> dict[str, Tensor]:
+    def _step(self, chosen: list[int], generator: torch.Generator, number: int, *, held: bool) -> dict[str, Tensor]:
         n, half = len(chosen), len(chosen) // 2
         assisted = self.options.lambda_g > 0
         reals, views = self._pictures(chosen, generator)
@@ -198,7 +209,7 @@ class GanStage:
                 assistance = assistance + CONTRAST * (on_reals + on_fakes)
                 stats |= {"contrast": on_reals, "contrast_fakes": on_fakes}
             loss_g = loss_g + self.options.lambda_g * assistance
-        self._update("g", loss_g)
+        self._update("g", loss_g, held=held)
         self.gap = 0.99 * self.gap + 0.01 * float(stats["gap"].detach())
         self._average((number + 1) * self.options.batch)
         return {name: value.detach() for name, value in stats.items()}
@@ -277,11 +288,14 @@ class GanStage:
         text = text.to(self.device)
         return text, style.to(self.device), text.roll(1, 0), same
 
-    def _update(self, side: str, loss: Tensor) -> None:
+    def _update(self, side: str, loss: Tensor, *, held: bool = False) -> None:
+        """A step of the optimizer; `held`: of A_G, but not of G."""
         optimizer = self.optimizers[side]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        parameters = self.d_side if side == "d" else self.g_side
+        parameters = self.d_side if side == "d" else [*self.a_g.parameters()] if held else self.g_side
+        if held:
+            self.g.zero_grad(set_to_none=True)
         parallel.average_gradients(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
         optimizer.step()

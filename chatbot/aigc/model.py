@@ -24,6 +24,11 @@ from chatbot.errors import ModelError
 
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 
+TRAINING = "training.safetensors"
+"""What training goes on with beside them: D, A_D and A_G, and the encoder of the autoencoder."""
+
+_ASSISTANTS = ("d/", "a_d/", "a_g/", "heads/", "autoencoder/encoder.")
+
 _EIGHT_BITS = ("memory.keys", "memory.values")
 """The largest tensors are kept in eight bits, with a scale for each column."""
 
@@ -72,6 +77,16 @@ class PictureModel:
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"The picture model in {folder} cannot be loaded ({error}).") from None
 
+    def generator_state(self) -> dict[str, Tensor]:
+        return self._generator.state_dict()
+
+    def decoder_state(self) -> dict[str, Tensor]:
+        return {} if self._decoder is None else self._decoder.state_dict()
+
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the latents, (1, depth, 1, 1) each."""
+        return self._mean, self._deviation
+
     @torch.inference_mode()
     def make(self, text: Tensor, styles: Sequence[int], seeds: Sequence[int]) -> list[Image.Image]:
         """One picture for each row of `text` (n, text), its style number (`len(styles)`: any) and its seed."""
@@ -109,7 +124,8 @@ def export(
     options: Options,
     figures: dict[str, Any],
 ) -> None:
-    """Write the model of a checkpoint: averaged G, decoder, and the mean caption of every concept it was shown."""
+    """Write the model of a checkpoint: averaged G, decoder, and the mean caption of every concept it was shown; and
+    beside it what training goes on with."""
     held: dict[str, Tensor] = {}
     for name, value in _part(tensors, "ema/").items():
         if name in _EIGHT_BITS:
@@ -133,9 +149,11 @@ def export(
         "figures": figures,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / (WEIGHTS + ".partial")
-    save_file({name: value.contiguous() for name, value in held.items()}, part)
-    part.replace(folder / WEIGHTS)
+    kept = {name: value.half() for name, value in tensors.items() if name.startswith(_ASSISTANTS)}
+    for name, some in ((TRAINING, kept), (WEIGHTS, held)):
+        part = folder / f"{name}.partial"
+        save_file({key: value.contiguous() for key, value in some.items()}, part)
+        part.replace(folder / name)
     (folder / ABOUT).write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 

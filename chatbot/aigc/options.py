@@ -24,6 +24,7 @@ class Options:
         free_nats: information the code of a picture may carry without cost.
         teacher: name of the frozen network of D's second view, or empty.
         teacher_weight: of that view beside the first.
+        base: folder of the model that is trained further; empty: a new one is.
         flips: whether pictures may be mirrored, which turns letters and arrows round.
     """
 
@@ -41,6 +42,7 @@ class Options:
     free_nats: float = 2.0
     teacher: str = ""
     teacher_weight: float = 0.5
+    base: str = ""
     flips: bool = False
     batch: int = 32
     rate: float = 7e-4

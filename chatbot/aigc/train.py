@@ -25,6 +25,7 @@ from chatbot.aigc import captions as captions_of
 from chatbot.aigc.autoencoder import AutoencoderStage, encode_all, save_latents
 from chatbot.aigc.captions import Captions
 from chatbot.aigc.dataset import Dataset
+from chatbot.aigc.further import Begun
 from chatbot.aigc.gan import GanStage
 from chatbot.aigc.journal import Journal
 from chatbot.aigc.networks import Autoencoder, Shape
@@ -115,6 +116,7 @@ class Training:
             captions.vectors.shape[1],
             min(captions_of.MOST_KNOWN, len({int(captions.concepts[n]) for n in data.split("train")})),
         )
+        begun = Begun(Path(options.base), shape, data.styles) if options.base else None
         journal = Journal(self.run, active=self.rank == 0)
         number = self._newest()
         tensors, state = checkpoint.load(self._checkpoints / f"{number:08d}") if number is not None else ({}, {})
@@ -125,7 +127,7 @@ class Training:
         torch.manual_seed(self.options.seed)
         autoencoder: Autoencoder | None = None
         if self.options.space == "latent":
-            first = AutoencoderStage(self.options, shape, data, self.device)
+            first = AutoencoderStage(self.options, shape, data, self.device, begun)
             if state:
                 first.restore(tensors)
             if state.get("stage", first.name) == first.name:
@@ -136,8 +138,9 @@ class Training:
             autoencoder = first.net.eval().requires_grad_(False)
         latents = self._latents(autoencoder, data) if autoencoder is not None else None
         second = GanStage(
-            self.options, shape, data, captions, latents, self.device, teacher=teacher, autoencoder=autoencoder
-        )
+            self.options, shape, data, captions, latents, self.device,
+            teacher=teacher, autoencoder=autoencoder, begun=begun,
+        )  # fmt: skip
         if state.get("stage") == GAN and state.get("step", 0):
             second.restore(tensors)
         else:
@@ -260,7 +263,8 @@ class Training:
                 self._save(stage.name, step, stage.tensors() | beside, held)
                 saved = time.monotonic()
             if stopping:
-                raise Stopped(f"Stopped and saved; go on with `chatbot train aigc --out {self.run} --resume`.")
+                command = "retrain" if options.base else "train"
+                raise Stopped(f"Stopped and saved; go on with `chatbot {command} aigc --out {self.run} --resume`.")
         self._save(stage.name, step, stage.tensors() | beside, {"rollbacks": rollbacks, "best": best})
 
     def _planned(self, stage: AutoencoderStage | GanStage, steps: int, seconds: float) -> int | None:

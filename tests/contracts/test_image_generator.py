@@ -26,7 +26,7 @@ async def generator() -> AsyncIterator[ImageGenerator]:
     encoder = DEFAULTS["encoder"]
     assert is_fetched(encoder, REAL_CACHE / "models"), f"`chatbot models pull {encoder.name}` first"
     folder = model_file(DEFAULTS["aigc"], REAL_CACHE / "models").parent
-    loaded = await AigcGenerator.load(folder, model_file(encoder, REAL_CACHE / "models").parent, "stickers@1")
+    loaded = await AigcGenerator.load(folder, model_file(encoder, REAL_CACHE / "models").parent, "stickers@2")
     yield loaded
     await loaded.close()
 

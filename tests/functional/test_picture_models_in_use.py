@@ -39,7 +39,7 @@ async def test_a_promoted_version_draws_the_next_picture_and_a_broken_one_never(
     async with open_store(settings) as store:
         models = Models(store.registry, settings)
         async with models.generator(told.append) as first:
-            assert first.name == "stickers@1"
+            assert first.name == "stickers@2"
             shutil.copytree(shipped, tmp_path / "copy")
             await candidate(store, "copy", tmp_path / "copy")
             async with models.generator(told.append) as second:
@@ -57,6 +57,6 @@ async def test_a_promoted_version_draws_the_next_picture_and_a_broken_one_never(
         await store.registry.rollback("aigc")
         await store.registry.rollback("aigc")
         async with models.generator(told.append) as fourth:
-            assert fourth.name == "stickers@1"
+            assert fourth.name == "stickers@2"
         await models.close()
         assert servers() == 0

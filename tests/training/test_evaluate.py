@@ -49,7 +49,7 @@ def test_the_shipped_model_is_given_every_figure_with_its_floor(
     if not named:
         shutil.copytree(pictures, tmp_path / "cache" / "pictures" / emoji.EDITION)
     data = pictures if named else None
-    figures = evaluate.evaluate(weights, encoder, "stickers@1", data, sheet, lambda *_: None, said.append)
+    figures = evaluate.evaluate(weights, encoder, "stickers@2", data, sheet, lambda *_: None, said.append)
     assert any("pictures of the default model" in line for line in said) is not named
     assert figures["pictures"] == 40
     for name in ("KID-like (judge)", "FID-like (judge)", "precision", "recall", "coverage"):

@@ -68,11 +68,11 @@ async def test_kinds_do_not_mix(registry: Registry, versions: Versions) -> None:
     assert (await registry.current("aigc")).ref == "painter@1"
     assert (await registry.current("gpt")).ref == CATALOG[0].ref
     states = {row.version.ref: row.state for row in await registry.list("aigc")}
-    assert states == {"painter@1": "current", "stickers@1": "available"}
+    assert states == {"painter@1": "current", "stickers@2": "available"}
 
 
 async def test_what_ships_with_the_program_is_there_and_cannot_be_removed(registry: Registry) -> None:
-    assert (await registry.current("aigc")).ref == "stickers@1"
+    assert (await registry.current("aigc")).ref == "stickers@2"
     assert registry.path(await registry.current("aigc")).is_file()
     with pytest.raises(ModelError, match="part of chatbot"):
         await registry.remove("stickers")
