@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from chatbot.aigc.text import TextEncoder
 from chatbot.catalog import DEFAULTS
@@ -13,5 +14,9 @@ from chatbot.settings import Settings
 
 def text_encoder(tell: Callable[[str, float | None], None] = lambda text, fraction: None) -> TextEncoder:
     """Load it; for programs without an event loop. Raises ModelError where it cannot be fetched."""
-    path = asyncio.run(fetch(DEFAULTS["encoder"], Settings.load().models_folder, tell))
-    return TextEncoder(path.parent)
+    return TextEncoder(encoder_folder(tell))
+
+
+def encoder_folder(tell: Callable[[str, float | None], None]) -> Path:
+    """Where it is, fetched where it is not there; for programs without an event loop. Raises ModelError."""
+    return asyncio.run(fetch(DEFAULTS["encoder"], Settings.load().models_folder, tell)).parent

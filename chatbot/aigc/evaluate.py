@@ -69,7 +69,7 @@ def evaluate(
         real = dataset.prepare(data.expanduser(), Path(scratch), judge.SIZE, tell, say)
         reader = TextEncoder(encoder)
         read = captions.read(real.items, "text", lambda: reader, tell)
-        measured = _Measured(imagination, real, read, reader, _judge(real, read, tell), tell)
+        measured = Measurement(imagination, real, read, reader, judge_of(real, read, tell), tell)
         figures = measured.all()
         if sheet is not None:
             sheet.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def evaluate(
     return {"model": name, **figures}
 
 
-def _judge(real: dataset.Dataset, read: captions.Captions, tell: Tell) -> judge.Judge:
+def judge_of(real: dataset.Dataset, read: captions.Captions, tell: Tell) -> judge.Judge:
     """The judge of these pictures, trained once and kept in the cache."""
     recipe = Path(judge.__file__).read_bytes() + str(JUDGE_STEPS).encode()
     mark = hashlib.sha256(real.fingerprint.encode() + recipe).hexdigest()[:16]
@@ -87,7 +87,7 @@ def _judge(real: dataset.Dataset, read: captions.Captions, tell: Tell) -> judge.
     return judge.load(path)
 
 
-class _Measured:
+class Measurement:
     """One model under one judge."""
 
     def __init__(
@@ -105,24 +105,24 @@ class _Measured:
 
     @torch.inference_mode()
     def all(self) -> dict[str, Any]:
-        train = _spread(self.real.split("train"), _MOST)
+        train = spread(self.real.split("train"), _MOST)
         figures: dict[str, Any] = {"pictures": len(train)}
-        made = self._made(train)
-        real_features, made_features = self._features(self._images(train)), self._features(made)
+        made = self.made(train)
+        real_features, made_features = self.features(self.images(train)), self.features(made)
         figures |= _distances(real_features, made_features, "like (judge)")
-        figures |= self._inception(self._images(train), made)
+        figures |= self._inception(self.images(train), made)
         figures |= _coverage(real_features, made_features)
         figures |= self._copies(made_features)
         for split, label in (("train", "seen"), ("drawing", "unseen drawing"), ("concept", "unseen concept")):
-            numbers = _spread(self.real.split(split), 300)
+            numbers = spread(self.real.split(split), 300)
             if len(numbers) >= 20:
-                figures |= self._retrieval(self._made(numbers), numbers, label)
-                figures |= self._retrieval(self._images(numbers), numbers, f"{label}, real")
+                figures |= self._retrieval(self.made(numbers), numbers, label)
+                figures |= self._retrieval(self.images(numbers), numbers, f"{label}, real")
         figures |= self._diversity(train)
         figures |= self._asked()
         return figures
 
-    def _made(self, numbers: Sequence[int]) -> list[Image.Image]:
+    def made(self, numbers: Sequence[int]) -> list[Image.Image]:
         """One picture for the name and the style of each, with its number as the seed."""
         made: list[Image.Image] = []
         styles = self.model.styles
@@ -135,11 +135,11 @@ class _Measured:
             made += self.model.make(vectors, known, part)
         return made
 
-    def _images(self, numbers: Sequence[int]) -> list[Image.Image]:
+    def images(self, numbers: Sequence[int]) -> list[Image.Image]:
         pictures = torch.from_numpy(self.real.pictures[list(numbers)].copy()).permute(0, 3, 1, 2)
         return to_images(pictures.float() / 127.5 - 1)
 
-    def _features(self, images: Sequence[Image.Image]) -> NDArray[np.float64]:
+    def features(self, images: Sequence[Image.Image]) -> NDArray[np.float64]:
         parts = [self.judge.features(judge.as_seen(images[n : n + 200])) for n in range(0, len(images), 200)]
         return torch.cat(parts).double().numpy()
 
@@ -147,30 +147,33 @@ class _Measured:
         return torch.cat([self.judge(judge.as_seen(images[n : n + 200])) for n in range(0, len(images), 200)])
 
     def _retrieval(self, images: Sequence[Image.Image], numbers: Sequence[int], label: str) -> dict[str, float]:
-        """R@1 and R@5: is the picture's caption the nearest of a hundred, of concepts of the same split?"""
+        first, fifth = self.found(images, numbers).mean(0)
+        return {f"R@1 of {_GALLERY}, {label}": float(first), f"R@5 of {_GALLERY}, {label}": float(fifth)}
+
+    def found(self, images: Sequence[Image.Image], numbers: Sequence[int]) -> NDArray[np.bool_]:
+        """R@1 and R@5 of each (n, 2): is a picture's caption the nearest of a hundred, of concepts of its split?"""
         split = self.real.items[numbers[0]].split
         gallery = _first_of_concepts(self.real, self.real.split(split))
         said = self.judge.embed_caption(self.read.name_vectors(list(gallery.values())))
         names = list(gallery)
         likeness = self._looks(images) @ said.T
-        hits = np.zeros(2)
+        hits = np.zeros((len(numbers), 2), dtype=bool)
         for row, number in enumerate(numbers):
             own = names.index(self.real.items[number].concept)
             source = torch.Generator().manual_seed(number)
             order = torch.randperm(len(names), generator=source).tolist()
             rivals = [place for place in order if place != own][: _GALLERY - 1]
             better = int((likeness[row, rivals] > likeness[row, own]).sum())
-            hits += (better < 1, better < 5)
-        hits /= len(numbers)
-        return {f"R@1 of {_GALLERY}, {label}": float(hits[0]), f"R@5 of {_GALLERY}, {label}": float(hits[1])}
+            hits[row] = better < 1, better < 5
+        return hits
 
     def _copies(self, made: NDArray[np.float64]) -> dict[str, float]:
         """How many lie nearer to a training picture than almost all (95 in 100) held-out drawings do."""
         held_out = self.real.split("drawing")
         if len(held_out) < 20:
             return {}
-        train = self._features(self._images(self.real.split("train")))
-        apart = _nearest(self._features(self._images(held_out)), train)
+        train = self.features(self.images(self.real.split("train")))
+        apart = _nearest(self.features(self.images(held_out)), train)
         limit = float(np.quantile(apart, 0.05))
         return {
             "nearest training picture, made (median)": float(np.median(_nearest(made, train))),
@@ -180,28 +183,41 @@ class _Measured:
 
     def _diversity(self, numbers: Sequence[int]) -> dict[str, float]:
         """Mean distance in the judge's features between pictures of one caption and of two, any style."""
-        chosen = _spread(numbers, 60)
-        pairs = []
-        for n in chosen:
-            vector = self.model.understand(self.read.name_vectors([n])[0]).vector
-            seeds = list(range(n, n + 4))
-            made = self.model.make(vector.expand(4, -1), [self.model.style_of(seed) for seed in seeds], seeds)
-            pairs.append(self._features(made))
-        within = float(np.mean([_apart(one) for one in pairs]))
+        chosen = spread(numbers, 60)
+        fours = self._fours(chosen)
+        within = float(np.mean([_apart(one) for one in fours]))
         real = float(np.mean([_apart(group) for group in self._drawings(chosen)] or [0.0]))
-        between = _apart(np.stack([one[0] for one in pairs]))
+        between = _apart(np.stack([one[0] for one in fours]))
         return {
             "diversity of a caption": within,
             "diversity of a concept's real drawings": real,
             "diversity of captions": between,
         }
 
+    def apart(self, numbers: Sequence[int]) -> NDArray[np.float64]:
+        """Mean distance between four pictures of one caption, of each (n,)."""
+        return np.asarray([_apart(one) for one in self._fours(numbers)])
+
+    def shown(self, images: Sequence[Image.Image]) -> Image.Image:
+        """Some of them, spread over all."""
+        return grid([images[place] for place in spread(range(len(images)), 40)], 10, scale=1)
+
+    def _fours(self, numbers: Sequence[int]) -> list[NDArray[np.float64]]:
+        """Features of four pictures of the caption of each."""
+        fours = []
+        for n in numbers:
+            vector = self.model.understand(self.read.name_vectors([n])[0]).vector
+            seeds = list(range(n, n + 4))
+            made = self.model.make(vector.expand(4, -1), [self.model.style_of(seed) for seed in seeds], seeds)
+            fours.append(self.features(made))
+        return fours
+
     def _drawings(self, numbers: Sequence[int]) -> list[NDArray[np.float64]]:
         groups = []
         for n in numbers:
             same = [m for m in self.real.split("train") if self.real.items[m].concept == self.real.items[n].concept]
             if len(same) > 1:
-                groups.append(self._features(self._images(same)))
+                groups.append(self.features(self.images(same)))
         return groups
 
     def _asked(self) -> dict[str, float]:
@@ -248,16 +264,19 @@ class _Measured:
         return _distances(features[0], features[1], "(Inception)")
 
 
-def _distances(real: NDArray[np.float64], made: NDArray[np.float64], label: str) -> dict[str, float]:
-    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+def kid(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Kernel inception distance between two sets of features (n, d), (m, d)."""
     from torch_fidelity.metric_kid import kid_features_to_metric
 
-    def kid(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-        size = min(len(one), len(other), 500)
-        found = kid_features_to_metric(
-            torch.from_numpy(one), torch.from_numpy(other), kid_subset_size=size, kid_subsets=50, verbose=False
-        )
-        return float(found["kernel_inception_distance_mean"])
+    size = min(len(one), len(other), 500)
+    found = kid_features_to_metric(
+        torch.from_numpy(one), torch.from_numpy(other), kid_subset_size=size, kid_subsets=50, verbose=False
+    )
+    return float(found["kernel_inception_distance_mean"])
+
+
+def _distances(real: NDArray[np.float64], made: NDArray[np.float64], label: str) -> dict[str, float]:
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
     def fid(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
         statistics = [fid_features_to_statistics(torch.from_numpy(each)) for each in (one, other)]
@@ -291,7 +310,7 @@ def _apart(points: NDArray[np.float64]) -> float:
     return float(F.pdist(torch.from_numpy(points)).mean())
 
 
-def _spread(numbers: Sequence[int], most: int) -> list[int]:
+def spread(numbers: Sequence[int], most: int) -> list[int]:
     """At most so many of them, from first to last alike."""
     count = min(most, len(numbers))
     return [numbers[n * len(numbers) // count] for n in range(count)]

@@ -96,7 +96,7 @@ class Training:
         self.spent = 0.0  # seconds of earlier sittings
         self.started = time.monotonic()
         if options is None:
-            options = self._read()
+            options, self.plan = _kept(run)
         elif (run / _RUN).exists():
             raise UserError(f"There is a run in {run} already; go on with it by --resume, or name another --out.")
         self.options = options
@@ -161,14 +161,6 @@ class Training:
         found = checkpoint.numbers(self._checkpoints)
         newest = parallel.agree(found[-1] if found else -1)
         return None if newest < 0 else int(newest)
-
-    def _read(self) -> Options:
-        try:
-            held = json.loads((self.run / _RUN).read_text(encoding="utf-8"))
-            self.plan = held["plan"]
-            return Options(**held["options"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"There is no run to resume in {self.run}.") from None
 
     def _write(self) -> None:
         if self.rank:
@@ -360,6 +352,20 @@ class Training:
         journal.close()
         parallel.wait()
         return Outcome(folder, figures, data.fingerprint)
+
+
+def options_of(run: Path) -> Options:
+    """The options of the run in a folder. Raises UserError where there is none."""
+    return _kept(run)[0]
+
+
+def _kept(run: Path) -> tuple[Options, dict[str, int]]:
+    """Options and plan of the run in a folder."""
+    try:
+        held = json.loads((run / _RUN).read_text(encoding="utf-8"))
+        return Options(**held["options"]), held["plan"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"There is no run to resume in {run}.") from None
 
 
 GAN = GanStage.name

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chatbot.aigc.model import WEIGHTS
 from chatbot.registry import Registry
@@ -14,8 +15,18 @@ if TYPE_CHECKING:
     from chatbot.aigc.train import Outcome
 
 
-async def register(registry: Registry, home: Path, outcome: Outcome, run: str) -> Version:
-    """Copy the model into `home`, and register it. Raises UserError where it cannot be copied."""
+async def register(
+    registry: Registry,
+    home: Path,
+    outcome: Outcome,
+    run: str,
+    more: Mapping[str, Any] | None = None,
+    parent: str | None = None,
+) -> Version:
+    """Copy the model into `home`, and register it with `more` settings.
+
+    Raises UserError where it cannot be copied.
+    """
     return await register_any(
         registry,
         home,
@@ -23,7 +34,8 @@ async def register(registry: Registry, home: Path, outcome: Outcome, run: str) -
         run,
         outcome.model,
         checksum_of=WEIGHTS,
-        settings={"engine": "aigc", "file": WEIGHTS},
+        settings={"engine": "aigc", "file": WEIGHTS, **(more or {})},
         figures=outcome.figures,
         fingerprint=outcome.fingerprint,
+        parent=parent,
     )

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chatbot.cli import retrain_aigc
 from chatbot.cli.conversations import moment
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import run_async
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from chatbot.gpt.options import Options
     from chatbot.gpt.run import Outcome
     from chatbot.gpt.samples import Predicted
-    from chatbot.retrain.gate import Verdict
-    from chatbot.retrain.gpt import Conclusion, Ground
+    from chatbot.retrain.conclude import Conclusion
+    from chatbot.retrain.gpt import Ground
+    from chatbot.retrain.verdict import Verdict
     from chatbot.settings import Settings
     from storage.versions import Version
 
-HELP = "retrain the chat model, and let it answer only where it is better"
+HELP = "retrain a model in use, and let it answer only where it is better"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gpt.add_argument("--batch-tokens", type=count, metavar="N", help="tokens before each step")
     gpt.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
     gpt.set_defaults(run=run)
+    retrain_aigc.add_arguments(what)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -80,12 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
     settings = Settings.load()
     if settings.model:
         say(f"CHATBOT_MODEL is {settings.model}: that answers, whatever is put to use here.")
-    with _alone(settings.home):
+    with alone(settings.home):
         return _retrain(settings, arguments)
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[None]:
+def alone(home: Path) -> Iterator[None]:
     """No two retrainings of one home at once, in whatever process."""
     from filelock import FileLock, Timeout
 
@@ -164,10 +167,10 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
             _conclude(settings, ground, outcome, (before, after), verdict, learned, arguments, progress)
         )
     after.name = ended.version.ref
-    said = _said(ended, verdict, ground.current)
+    said = said_of(ended, verdict, ground.current)
     place = report.write(out, report.Retrained(before, after, verdict, said, outcome, stats))
     gpt.clear(out)
-    _print(verdict)
+    print_verdict(verdict)
     for one in ended.gone:
         say(f"{one.ref} is removed, being one of many.")
     say(f"Report: {place}")
@@ -264,12 +267,13 @@ def _told(ground: Ground, samples: dict[str, list[Predicted]]) -> list[str]:
     return [*lines, f"In use: {ground.current.ref}; trained anew: {ground.base.ref}; judged on: {counts}."]
 
 
-def _said(ended: Conclusion, verdict: Verdict, before: Version) -> str:
+def said_of(ended: Conclusion, verdict: Verdict, before: Version) -> str:
+    """What follows, in a sentence."""
     ref = ended.version.ref
     if ended.version.state == "current":
         return (
-            f"{ref} is better than {before.ref}, and answers from now on; "
-            "`chatbot models rollback --kind gpt` brings the other back."
+            f"{ref} is better than {before.ref}, and {'draws' if before.kind == 'aigc' else 'answers'} from now on; "
+            f"`chatbot models rollback --kind {before.kind}` brings the other back."
         )
     if verdict.promote:
         why = f"{ended.against} " if ended.against else ""
@@ -277,8 +281,8 @@ def _said(ended: Conclusion, verdict: Verdict, before: Version) -> str:
     return f"{ref} stays a candidate. {' '.join(verdict.reasons)}"
 
 
-def _print(verdict: Verdict) -> None:
+def print_verdict(verdict: Verdict) -> None:
+    """Every condition, a line each."""
     for check in verdict.checks:
         mark = "passed" if check.passed else "FAILED"
-        before = f"{check.before} of {check.beside}"
-        print(f"{mark}  {check.what}: {before} -> {check.after}, {check.difference} ({check.rule})")
+        print(f"{mark}  {check} ({check.rule})")

@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = None if arguments.resume else _options(arguments)
     if arguments.resume and arguments.data is not None:
         raise UserError("A run that is resumed has its pictures already; leave --data out.")
-    outcome, first = _train(arguments.out, options)
+    outcome, first = train(arguments.out, options)
     if first:
         version = run_async(_register(outcome, arguments.out))
         say(f"Report: {arguments.out / 'report.html'}")
@@ -126,7 +126,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _train(out: Path, options: Options | None) -> tuple[Outcome, bool]:
+def train(out: Path, options: Options | None) -> tuple[Outcome, bool]:
     """Train; also whether we are the first of torchrun's processes."""
     from chatbot.aigc.encoder import text_encoder
     from chatbot.aigc.train import Stopped, Training

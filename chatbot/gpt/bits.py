@@ -15,23 +15,9 @@ from chatbot.gpt.chat_tokens import Encoder, Tokens, use_template
 from chatbot.gpt.prepare import ends_of
 from chatbot.gpt.rows import IGNORED
 from chatbot.gpt.samples import Predicted, Text
+from chatbot.training.interval import Interval
 
 _RESAMPLES = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure with the bounds between which it lies in 95 of 100 resamples."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_json(self) -> list[float]:
-        return [round(self.value, 4), round(self.low, 4), round(self.high, 4)]
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chatbot.gpt import checks
-from chatbot.gpt.bits import Interval
 from chatbot.gpt.evaluate import Measured
+from chatbot.retrain.verdict import Check, Verdict
 
 TARGET, GENERAL = "target", "general"
 """Kinds of held-out samples: of what it is to get better at, and of everything else."""
@@ -31,39 +30,6 @@ class Margins:
     refused: float = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One condition: what was measured of the model `beside`, and of the candidate, and whether that passes."""
-
-    what: str
-    beside: str
-    before: str
-    after: str
-    difference: str
-    rule: str
-    passed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """All conditions; the candidate may answer where it passes every one."""
-
-    checks: tuple[Check, ...]
-
-    @property
-    def promote(self) -> bool:
-        return all(check.passed for check in self.checks)
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why it may not answer, a sentence each."""
-        return [
-            f"{check.what}: {check.after} after {check.before} of {check.beside} ({check.difference}); {check.rule}."
-            for check in self.checks
-            if not check.passed
-        ]
-
-
 def decide(candidate: Measured, current: Measured, base: Measured, margins: Margins) -> Verdict:
     """Judge a candidate beside the model in use, both measured on the same samples.
 
@@ -79,7 +45,7 @@ def decide(candidate: Measured, current: Measured, base: Measured, margins: Marg
             current.name,
             str(before.bits_per_byte()) if enough else f"{len(before.nats)} samples",
             str(target.bits_per_byte()) if enough else f"{len(target.nats)} samples",
-            "no interval" if difference is None else _signed(difference),
+            "no interval" if difference is None else difference.signed(),
             "the whole interval has to be below 0" if enough else f"at least {FEWEST} have to be held out",
             difference is not None and difference.high < 0,
         )
@@ -91,7 +57,7 @@ def decide(candidate: Measured, current: Measured, base: Measured, margins: Marg
             base.name,
             str(base.scores[GENERAL].bits_per_byte()),
             str(candidate.scores[GENERAL].bits_per_byte()),
-            _signed(general),
+            general.signed(),
             f"the upper bound may be {margins.general:+g} at most",
             general.high <= margins.general,
         )
@@ -112,27 +78,3 @@ def decide(candidate: Measured, current: Measured, base: Measured, margins: Marg
             )
         )
     return Verdict(tuple(found))
-
-
-def _signed(interval: Interval) -> str:
-    return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
-
-
-def rows(verdict: Verdict) -> Sequence[tuple[str, ...]]:
-    """The conditions as the rows of a table."""
-    head = ("", "beside", "before", "candidate", "difference", "rule", "")
-    return [
-        head,
-        *(
-            (
-                one.what,
-                one.beside,
-                one.before,
-                one.after,
-                one.difference,
-                one.rule,
-                "passed" if one.passed else "FAILED",
-            )
-            for one in verdict.checks
-        ),
-    ]

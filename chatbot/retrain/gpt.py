@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from chatbot.engines.load import Notify, check_loads
+from chatbot.engines.load import Notify
 from chatbot.engines.weights import transformers_folder
-from chatbot.errors import ModelError, UserError
+from chatbot.errors import UserError
 from chatbot.gpt.corpus import Report, own_conversations
 from chatbot.gpt.evaluate import Candidate, Measured, held_out, measure
 from chatbot.gpt.options import Options
@@ -27,9 +27,11 @@ from chatbot.gpt.run import Outcome
 from chatbot.gpt.samples import Dialogue, Predicted, Preference, is_held_out
 from chatbot.gpt.versions import candidate_of, register
 from chatbot.registry import Registry
-from chatbot.retrain.gate import FEWEST, GENERAL, TARGET, Margins, Verdict, decide
+from chatbot.retrain.conclude import Conclusion, put_to_use
+from chatbot.retrain.gate import FEWEST, GENERAL, TARGET, Margins, decide
 from chatbot.retrain.general import general
-from chatbot.retrain.keep import MARK, prune
+from chatbot.retrain.keep import MARK
+from chatbot.retrain.verdict import Verdict
 from chatbot.settings import Settings
 from chatbot.store import Store
 from storage.versions import Version
@@ -194,30 +196,11 @@ async def conclude(
     await check_learned(store, learned)
     before, after = measured
     registry = store.registry
-    figures = outcome.figures | after.figures() | {"before": before.figures(), "verdict": asdict(verdict)}
+    figures = outcome.figures | after.figures() | {"before": before.figures(), "verdict": verdict.as_json()}
     version = await register(registry, settings.home, replace(outcome, figures=figures), NAME, {MARK: True})
-    against = ""
-    if verdict.promote and may_promote:
-        if (await registry.current("gpt")).ref != ground.current.ref:
-            against = "Another version was chosen meanwhile."
-        else:
-            try:
-                await check_loads(registry, settings, version, notify)
-            except ModelError as error:
-                against = str(error)
-        if not against:
-            version = await registry.promote(version.ref)
-    named = await store.conversations.models()
-    return Conclusion(version, against, await prune(registry, "gpt", keep, named))
-
-
-@dataclass(frozen=True, slots=True)
-class Conclusion:
-    """The candidate as it is registered, what spoke against it beside the verdict, and the versions it displaced."""
-
-    version: Version
-    against: str
-    gone: Sequence[Version]
+    return await put_to_use(
+        store, settings, version, ground.current, verdict, may_promote=may_promote, keep=keep, notify=notify
+    )
 
 
 async def check_learned(store: Store, learned: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from chatbot.gpt import checks
 from chatbot.gpt.evaluate import Measured
 from chatbot.gpt.report import curves, evaluation_body, training_body
 from chatbot.gpt.run import Outcome
-from chatbot.retrain.gate import Verdict, rows
+from chatbot.retrain.verdict import Verdict, markdown, rows
 from chatbot.training.stats import page, table
 
 
@@ -61,22 +61,12 @@ def _markdown(name: str, told: Retrained) -> str:
     parts = [
         f"# Retraining report: {name}",
         told.said,
-        _table(rows(told.verdict)),
+        markdown(rows(told.verdict)),
         "## Learned from",
-        _table([("", ""), *corpus]),
+        markdown([("", ""), *corpus]),
         "## Training",
-        _table([("", ""), *figures]),
+        markdown([("", ""), *figures]),
         "## Replies",
-        _table(replies),
+        markdown(replies),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _table(cells: Iterable[Sequence[str]]) -> str:
-    head, *rest = cells
-    lines = [f"| {' | '.join(map(_cell, row))} |" for row in (head, ["---"] * len(head), *rest)]
-    return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

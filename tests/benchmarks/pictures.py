@@ -53,8 +53,8 @@ def main() -> None:
         encoder = model_file(DEFAULTS["encoder"], Settings.load().models_folder).parent
         reader = TextEncoder(encoder)
         read = captions.read(real.items, "text", lambda: reader, _silent)
-        judging = evaluate._judge(real, read, _silent)
-        train = evaluate._spread(real.split("train"), SAMPLES)
+        judging = evaluate.judge_of(real, read, _silent)
+        train = evaluate.spread(real.split("train"), SAMPLES)
         reals = judging.features(judge.as_seen(_images(real, train))).double().numpy()
         rows = []
         for label, make in (("chatbot train aigc", _ours), ("DCGAN, BCE", _plain), ("lightweight-gan", _lightweight)):
@@ -117,7 +117,7 @@ def _ours(data: Path, real: Dataset, scratch: Path, minutes: float) -> tuple[lis
     encoder = model_file(DEFAULTS["encoder"], Settings.load().models_folder).parent
     imagination = Imagination(run / "model", encoder, "ours@1")
     model = imagination.model
-    train = evaluate._spread(real.split("train"), SAMPLES)
+    train = evaluate.spread(real.split("train"), SAMPLES)
     made: list[Image.Image] = []
     for number in train:
         item = real.items[number]

@@ -1,0 +1,136 @@
+"""`chatbot retrain aigc`: train the picture model in use further, and let only what is better draw."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chatbot.cli.progress import ProgressPrinter, say
+from chatbot.cli.run import run_async
+from chatbot.cli.train import train
+from chatbot.cli.train_gpt import considerate, count
+from chatbot.errors import UserError
+
+if TYPE_CHECKING:
+    from chatbot.aigc.jury import Looked
+    from chatbot.aigc.train import Outcome
+    from chatbot.retrain.aigc import Ground
+    from chatbot.retrain.conclude import Conclusion
+    from chatbot.retrain.verdict import Verdict
+    from chatbot.settings import Settings
+
+
+def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = (
+        "train the picture model in use further on a folder of pictures, judge it beside that one on what was held "
+        "out, and let it draw only where it is better"
+    )
+    aigc = what.add_parser("aigc", help=text, description=text, allow_abbrev=False)
+    aigc.add_argument("--data", type=Path, metavar="DIR", help="pictures, as `chatbot train aigc` reads them")
+    aigc.add_argument("--minutes", type=float, metavar="N", help="wall time of the training (default 30)")
+    aigc.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: one in the home)")
+    aigc.add_argument("--resume", action="store_true", help="go on with the run in --out, to the same end")
+    aigc.add_argument("--dry-run", action="store_true", help="say what would be learned and judged; train nothing")
+    aigc.add_argument("--no-promote", action="store_true", help="whatever the verdict, it stays a candidate")
+    aigc.add_argument(
+        "--keep", type=count, default=5, metavar="N", help="retrained versions that are kept (default 5)"
+    )
+    aigc.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
+    aigc.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    considerate()
+    for name, least, most in (("minutes", 1e-3, 1e5), ("seed", 0, 2**32)):
+        value = getattr(arguments, name)
+        if value is not None and not least <= value < most:
+            raise UserError(f"--{name} {value:g} makes no sense; it is from {least:g} to {most:g}.")
+    if arguments.resume:
+        if arguments.out is None:
+            raise UserError("Say which run to go on with: --out RUN.")
+        if given := [name for name in ("data", "minutes", "seed") if getattr(arguments, name) is not None]:
+            raise UserError(f"A run that is resumed knows it already; leave --{given[0]} out.")
+    elif arguments.data is None:
+        raise UserError("Say which pictures to learn from: --data DIR.")
+    from chatbot.cli.retrain import alone
+    from chatbot.settings import Settings
+
+    settings = Settings.load()
+    with alone(settings.home):
+        return _retrain(settings, arguments)
+
+
+def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
+    from chatbot.aigc.encoder import encoder_folder
+    from chatbot.aigc.jury import Jury
+    from chatbot.aigc.train import options_of
+    from chatbot.cli.retrain import print_verdict, said_of
+    from chatbot.retrain import aigc
+
+    out = arguments.out or settings.home / "retrain" / f"aigc-{datetime.now():%Y%m%d-%H%M%S}"
+    out = out.expanduser().resolve()
+    begun = options_of(out) if arguments.resume else None
+    data = Path(begun.data) if begun is not None else arguments.data.expanduser().resolve()
+    with ProgressPrinter() as progress:
+        ground = run_async(_survey(settings, progress))
+        jury = Jury(data, encoder_folder(progress.tell), progress.tell, say)
+        before = jury.look(ground.folder, ground.current.ref)
+    try:
+        say(f"In use: {ground.current.ref}; judged on {len(jury.numbers)} of {len(jury.real.items):,} pictures.")
+        if arguments.dry_run:
+            return 0
+        options = None
+        if begun is None:
+            options = ground.options(data, arguments.minutes or 30.0, arguments.seed or 0)
+        outcome, _ = train(out, options)
+        with ProgressPrinter() as progress:
+            after = jury.look(outcome.model, "candidate")
+            verdict = aigc.decide(after, before)
+            ended = run_async(_conclude(settings, ground, outcome, (before, after), verdict, arguments, progress))
+    finally:
+        jury.close()
+    said = said_of(ended, verdict, ground.current)
+    place = aigc.report(out, (before, after), verdict, said)
+    aigc.clear(out)
+    print_verdict(verdict)
+    for one in ended.gone:
+        say(f"{one.ref} is removed, being one of many.")
+    say(f"Report: {place}")
+    print(said)
+    return 0
+
+
+async def _survey(settings: Settings, progress: ProgressPrinter) -> Ground:
+    from chatbot.retrain.aigc import survey
+    from chatbot.store import open_store
+
+    async with open_store(settings) as store:
+        return await survey(store, progress.tell)
+
+
+async def _conclude(
+    settings: Settings,
+    ground: Ground,
+    outcome: Outcome,
+    looked: tuple[Looked, Looked],
+    verdict: Verdict,
+    arguments: argparse.Namespace,
+    progress: ProgressPrinter,
+) -> Conclusion:
+    from chatbot.retrain.aigc import conclude
+    from chatbot.store import open_store
+
+    async with open_store(settings) as store:
+        return await conclude(
+            store,
+            settings,
+            ground,
+            outcome,
+            looked,
+            verdict,
+            may_promote=not arguments.no_promote,
+            keep=arguments.keep,
+            notify=progress,
+        )
