@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -65,7 +66,7 @@ async def fill(store: Store, count: int) -> None:
                         replies.append(_row(conversation, str(asked["id"]), "assistant", text()))
                     said += [asked, *replies]
                     parent = str(replies[-1]["id"])
-                begun[-1] = Conversation(**{**_fields(conversation), "leaf_id": parent})
+                begun[-1] = replace(conversation, leaf_id=parent)
             await insert_rows(connection, conversations, [{**_fields(one), "leaf_id": None} for one in begun])
             await insert_rows(connection, messages, said)
             for one in begun:
