@@ -270,7 +270,11 @@ def kid(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
     size = min(len(one), len(other), 500)
     found = kid_features_to_metric(
-        torch.from_numpy(one), torch.from_numpy(other), kid_subset_size=size, kid_subsets=50, verbose=False
+        torch.from_numpy(one),
+        torch.from_numpy(other),
+        kid_subset_size=size,
+        kid_subsets=1 if size == len(one) == len(other) else 50,
+        verbose=False,
     )
     return float(found["kernel_inception_distance_mean"])
 

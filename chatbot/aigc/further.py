@@ -35,7 +35,8 @@ def options_for(base: Path, **given: Any) -> Options:
     sizes = {name: getattr(shape, name) for name in ("code", "memory", "width", "mapping", "autoencoder")}
     kept = {name: value for name, value in about["options"].items() if name in Options.__dataclass_fields__}
     options = Options(**{"data": "", **kept, "base": str(base), "shape": sizes, "minutes": None, "kimg": None})
-    return replace(options, **{"rate": options.rate / 2} | given)
+    rate = options.rate if about.get("further") else options.rate / 2  # once, not every time
+    return replace(options, **{"rate": rate} | given)
 
 
 class Begun:
@@ -43,15 +44,25 @@ class Begun:
 
     Args:
         folder: of the model.
-        shape: of the run's networks; styles: of its pictures.
+        styles: of the run's pictures.
 
     Raises:
-        UserError: its networks are others than those of the run.
         ModelError: it cannot be loaded.
     """
 
-    def __init__(self, folder: Path, shape: Shape, styles: Sequence[str]) -> None:
+    def __init__(self, folder: Path, styles: Sequence[str]) -> None:
         self._model = PictureModel(folder)
+        names = list(self._model.styles)
+        self._styles = [names.index(style) if style in names else -1 for style in styles]
+        path = folder / TRAINING
+        self._assistants = {name: t.float() for name, t in load_file(path).items()} if path.exists() else {}
+
+    def others(self, names: Sequence[str]) -> list[str]:
+        """What the model knows beside these concepts: it keeps that."""
+        return [name for name in self._model.concepts if name not in set(names)]
+
+    def check(self, shape: Shape) -> None:
+        """Raises UserError where its networks are others than those of the run."""
         known = self._model.shape
         for what in ("resolution", "channels", "space", "text", "code", "memory", "width", "mapping", "autoencoder"):
             if getattr(known, what) != getattr(shape, what):
@@ -59,14 +70,10 @@ class Begun:
                     f"The model was made for another {what} ({getattr(known, what)}, not {getattr(shape, what)}); "
                     "`chatbot train aigc` begins a new one."
                 )
-        names = list(self._model.styles)
-        self._styles = [names.index(style) if style in names else -1 for style in styles]
-        path = folder / TRAINING
-        self._assistants = {name: t.float() for name, t in load_file(path).items()} if path.exists() else {}
 
     @property
     def has_assistants(self) -> bool:
-        return any(name.startswith("d/") for name in self._assistants)
+        return any(name.startswith(("d/", "heads/")) for name in self._assistants)
 
     def autoencoder(self, net: Autoencoder) -> None:
         """Give it the decoder, which stays as it is, lest G be misread; only the encoder is trained."""
@@ -80,8 +87,9 @@ class Begun:
     def generator(
         self, g: Generator, names: Sequence[str], keys: Tensor, drawings: Tensor, concepts: Tensor, styles: Tensor
     ) -> None:
-        """Give G what the model knows; a concept that is new begins with its drawings (n, depth, size, size), which
-        show `concepts` (n,) of `names` in `styles` (n,), as near as the model's first drafts come to them."""
+        """Give G what the model knows: of `names`, and after them of `others`. A concept that is new begins with its
+        drawings (n, depth, size, size), which show `concepts` (n,) of `names` in `styles` (n,), as near as the
+        model's first drafts come to them."""
         old = self._model.generator_state()
         self._copy(g, {name: value for name, value in old.items() if not name.startswith("memory.")})
         if g.memory is None or g.draft is None:
@@ -89,15 +97,17 @@ class Begun:
         values = self._in_styles(old["memory.values"])
         known = {name: place for place, name in enumerate(self._model.concepts)}
         codes = (drawings.flatten(1) - g.draft.bias.detach()) @ torch.linalg.pinv(g.draft.weight.detach()).T
+        others = [known[name] for name in self.others(names)]
         with torch.no_grad():
-            g.memory.keys.copy_(keys)
+            g.memory.keys.copy_(torch.cat([keys, old["memory.keys"][others]]))
+            g.memory.values[len(names) :] = values[others]
             g.memory.sharpness.copy_(old["memory.sharpness"])
             for place, name in enumerate(names):
                 if name in known:
                     g.memory.values[place] = values[known[name]]
                     continue
                 mine = concepts == place
-                g.memory.values[place] = codes[mine].mean(0)
+                g.memory.values[place] = codes[mine].mean(0) if mine.any() else values.mean((0, 1))
                 for style in set(styles[mine].tolist()):
                     g.memory.values[place, style] = codes[mine & (styles == style)].mean(0)
 

@@ -1,4 +1,4 @@
-"""Models side by side on pictures that none of them was trained on, by one judge, with intervals."""
+"""Models side by side on the pictures of a folder that are held out, by one judge, with intervals."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def kid_difference(after: Looked, before: Looked) -> Interval:
     random = np.random.default_rng(0)
     count = len(after.made)
     drawn = []
-    for _ in range(_RESAMPLES // 4):
+    for _ in range(_RESAMPLES):
         half = random.permutation(count)[: count // 2]
         drawn.append(kid(after.real[half], after.made[half]) - kid(before.real[half], before.made[half]))
     value = kid(after.real, after.made) - kid(before.real, before.made)

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from chatbot.aigc.captions import Captions
 from chatbot.aigc.dataset import Dataset
 from chatbot.aigc.networks import Autoencoder, Decoder, Generator, Shape
 from chatbot.aigc.options import Options
@@ -120,12 +119,12 @@ def export(
     shape: Shape,
     tensors: Mapping[str, Tensor],
     data: Dataset,
-    captions: Captions,
+    names: Sequence[str],
     options: Options,
     figures: dict[str, Any],
 ) -> None:
-    """Write the model of a checkpoint: averaged G, decoder, and the mean caption of every concept it was shown; and
-    beside it what training goes on with."""
+    """Write the model of a checkpoint: averaged G, decoder, and the `names` of the concepts it knows; and beside it
+    what training goes on with."""
     held: dict[str, Tensor] = {}
     for name, value in _part(tensors, "ema/").items():
         if name in _EIGHT_BITS:
@@ -138,14 +137,14 @@ def export(
         autoencoder.load_state_dict(_part(tensors, "autoencoder/"))
         held |= {f"decoder/{name}": value.half() for name, value in autoencoder.decoder.state_dict().items()}
         held |= {"mean": autoencoder.mean, "deviation": autoencoder.deviation}
-    names = captions.known(data.split("train"))[0] if shape.concepts else []
     about = {
         "shape": asdict(shape),
         "styles": data.styles,
         "conditioning": options.conditioning,
-        "concepts": names,
+        "concepts": list(names) if shape.concepts else [],
         "data_fingerprint": data.fingerprint,
-        "options": {name: value for name, value in options.as_json().items() if name != "data"},
+        "further": bool(options.base),
+        "options": {name: value for name, value in options.as_json().items() if name not in ("data", "base")},
         "figures": figures,
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,14 +109,14 @@ class Training:
         teacher = load_teacher(options.teacher, options.resolution, self.tell) if options.teacher else None
         data = self._data()
         captions = self._captions(data)
+        begun = Begun(Path(options.base), data.styles) if options.base else None
+        names = captions.known(data.split("train"))[0] if captions.vectors.shape[1] else []
+        names += begun.others(names) if begun is not None and names else []
         shape = network_shape(
-            self.options,
-            data.pictures.shape[3],
-            max(1, len(data.styles)),
-            captions.vectors.shape[1],
-            min(captions_of.MOST_KNOWN, len({int(captions.concepts[n]) for n in data.split("train")})),
+            self.options, data.pictures.shape[3], max(1, len(data.styles)), captions.vectors.shape[1], len(names)
         )
-        begun = Begun(Path(options.base), shape, data.styles) if options.base else None
+        if begun is not None:
+            begun.check(shape)
         journal = Journal(self.run, active=self.rank == 0)
         number = self._newest()
         tensors, state = checkpoint.load(self._checkpoints / f"{number:08d}") if number is not None else ({}, {})
@@ -149,7 +149,7 @@ class Training:
             {f"autoencoder/{name}": value for name, value in autoencoder.state_dict().items()} if autoencoder else {}
         )
         self._stage(second, journal, tensors, state, beside, autoencoder)
-        return self._finish(shape, data, captions, journal)
+        return self._finish(shape, data, captions, names, journal)
 
     # the parts of a run
 
@@ -336,7 +336,9 @@ class Training:
             text += f", captions found {last.figures['retrieval']:.0%}"
         self.tell(text, None if total is None else step / total)
 
-    def _finish(self, shape: Shape, data: Dataset, captions: Captions, journal: Journal) -> Outcome:
+    def _finish(
+        self, shape: Shape, data: Dataset, captions: Captions, names: Sequence[str], journal: Journal
+    ) -> Outcome:
         folder = self.run / "model"
         figures: dict[str, Any] = {}
         if self.rank == 0:
@@ -344,7 +346,7 @@ class Training:
             seconds = self.spent + time.monotonic() - self.started
             figures = {**{name: value for name, value in state.items() if name != "step"}, "seconds": round(seconds)}
             figures["kimg"] = self.plan[GAN] * self.options.batch / 1000
-            model.export(folder, shape, held, data, captions, self.options, figures)
+            model.export(folder, shape, held, data, names, self.options, figures)
             self.tell("Drawing the atlas", None)
             assisted = self.options.lambda_g > 0
             drawn = atlas.draw(self.run, shape, held, data, captions, self.device) if assisted else atlas.left_out()

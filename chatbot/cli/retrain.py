@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -18,10 +18,11 @@ from chatbot.cli.train_gpt import considerate, count, train
 from chatbot.errors import UserError
 
 if TYPE_CHECKING:
+    from chatbot.gpt.corpus import Report
     from chatbot.gpt.evaluate import Measured
     from chatbot.gpt.options import Options
     from chatbot.gpt.run import Outcome
-    from chatbot.gpt.samples import Predicted
+    from chatbot.gpt.samples import Dialogue, Predicted, Preference
     from chatbot.retrain.conclude import Conclusion
     from chatbot.retrain.gpt import Ground
     from chatbot.retrain.verdict import Verdict
@@ -124,6 +125,8 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
     learned: list[str] = []
     if arguments.resume:
         begun, learned, outcome = options_of(out), gpt.kept_learned(out), gpt.kept_outcome(out)
+        if (out / gpt.PREFER / "run.json").exists():
+            learned = [*learned, *gpt.kept_learned(out / gpt.PREFER)]
         data = [Path(path) for path in begun.data]
         since = datetime.fromisoformat(begun.since) if begun.since else None
     with ProgressPrinter() as progress:
@@ -134,7 +137,7 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
                 "consent on` allows it for yours, and --data FILE adds chats."
             )
         samples = gpt.samples_of(data, ground.own, more, progress.tell)
-    for line in _told(ground, samples):
+    for line in _told(ground, samples, settings.system):
         say(line)
     if few := gpt.too_few(samples):
         say(few)
@@ -142,18 +145,34 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
         return 0
     if outcome is None:
         options = None if arguments.resume else _options(settings, arguments, ground, data)
-        learned = learned if arguments.resume else gpt.keep_learned(out, ground.own)
-        outcome, _ = train(out, options, None, f"retrain gpt --out {out}")
+        if not arguments.resume:
+            gpt.keep_learned(out, ground.own)
+
+        def own(told: Report) -> Sequence[Dialogue]:
+            told.left_out.update(ground.report.left_out)
+            gpt.keep_learned(out, ground.own)
+            return ground.own
+
+        outcome, _ = train(out, options, None, f"retrain gpt --out {out}", own)
         gpt.keep_outcome(out, outcome)
+    learned = gpt.kept_learned(out)
     stats = [Stats(out, active=False).rows()]
-    if gpt.enough_preferences(ground.preferences):
-        place = out / gpt.PREFER
+    place = out / gpt.PREFER
+    there = (place / "run.json").exists()
+    if not there:  # much may have been said, and forgotten, since the training began
+        with ProgressPrinter() as progress:
+            ground = run_async(_survey(settings, since, learned, progress))
+    if there or gpt.enough_preferences(ground.preferences, ground.base_folder, settings.system):
         then = gpt.kept_outcome(place)
         if then is None:
-            there = (place / "run.json").exists()
-            if not there:
+
+            def preferred(told: Report) -> Sequence[Preference]:
                 gpt.keep_learned(place, ground.preferences)
-            then, _ = train(place, None if there else _preferring(outcome), None, f"retrain gpt --out {out}")
+                return ground.preferences
+
+            then, _ = train(
+                place, None if there else _preferring(outcome), None, f"retrain gpt --out {out}", preferred
+            )
             gpt.keep_outcome(place, then)
         learned = [*learned, *gpt.kept_learned(place)]
         outcome = gpt.joined(outcome, then)
@@ -251,7 +270,7 @@ async def _conclude(
         )
 
 
-def _told(ground: Ground, samples: dict[str, list[Predicted]]) -> list[str]:
+def _told(ground: Ground, samples: dict[str, list[Predicted]], system: str) -> list[str]:
     """What is there, before anything is trained."""
     from chatbot.gpt.preferences import counted
     from chatbot.retrain.gpt import enough_preferences
@@ -261,7 +280,8 @@ def _told(ground: Ground, samples: dict[str, list[Predicted]]) -> list[str]:
     lines = [f"{len(ground.own):,} conversations may be learned from."]
     rated = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counted(ground.preferences).items()))
     if rated:
-        use = "learned after them" if enough_preferences(ground.preferences) else "too few to be learned"
+        enough = enough_preferences(ground.preferences, ground.base_folder, system)
+        use = "learned after them" if enough else "too few to be learned"
         lines.append(f"What people thought of replies: {rated}; {use}.")
     lines += [f"Left out: {left_out}."] if left_out else []
     return [*lines, f"In use: {ground.current.ref}; trained anew: {ground.base.ref}; judged on: {counts}."]

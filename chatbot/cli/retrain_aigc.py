@@ -76,6 +76,8 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
     with ProgressPrinter() as progress:
         ground = run_async(_survey(settings, progress))
         jury = Jury(data, encoder_folder(progress.tell), progress.tell, say)
+        if begun is not None:
+            aigc.check_resumed(out, begun, ground, jury.real.items)
         before = jury.look(ground.folder, ground.current.ref)
     try:
         say(f"In use: {ground.current.ref}; judged on {len(jury.numbers)} of {len(jury.real.items):,} pictures.")

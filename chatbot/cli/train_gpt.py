@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -221,10 +221,17 @@ async def _base(wanted: str, may_be_adapter: bool, progress: ProgressPrinter) ->
     return {"base": named, "base_ref": version.ref, "base_folder": str(folder)} | begun
 
 
-def train(out: Path, options: Options | None, micro_rows: int | None, command: str = "") -> tuple[Outcome, bool]:
+def train(
+    out: Path,
+    options: Options | None,
+    micro_rows: int | None,
+    command: str = "",
+    own: Callable[[Report], Sequence[Sample]] | None = None,
+) -> tuple[Outcome, bool]:
     """Train in the folder `out`, or go on there; also whether we are the first of torchrun's processes.
 
-    A run that is stopped is gone on with by `command`, or the one of its stage.
+    A run that is stopped is gone on with by `command`, or the one of its stage; `own` gives what it learns of the
+    conversations of the database, where that is another than what there is.
     """
     from chatbot.gpt.run import Run, Stopped, options_of
     from chatbot.settings import Settings
@@ -242,7 +249,7 @@ def train(out: Path, options: Options | None, micro_rows: int | None, command: s
                 training = Run(
                     out,
                     options,
-                    own=lambda report: run_async(_own(options or options_of(out), report)),
+                    own=own or (lambda report: run_async(_own(options or options_of(out), report))),
                     private=Settings.load().learning_folder / re.sub(r"\W+", "-", str(out)).strip("-"),
                     stopping=lambda: bool(asked),
                     tell=tell,

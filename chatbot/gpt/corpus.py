@@ -54,6 +54,9 @@ def clean(samples: Iterable[Sample], report: Report) -> Iterator[tuple[Sample, b
             continue
         held_out = is_held_out(sample)  # before redaction, whose rules may change: the side never does
         sample = _redacted(sample, report.redacted)
+        if isinstance(sample, Preference) and sample.good == sample.bad:
+            report.left_out["pairs that differ in personal data alone"] += 1
+            continue
         found = seen.look(sample.content)
         if found == "same" or (found == "near" and not isinstance(sample, Preference)):  # near is what those are
             report.left_out["duplicates" if found == "same" else "near duplicates"] += 1

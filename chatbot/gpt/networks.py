@@ -10,6 +10,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -90,7 +91,7 @@ def with_adapters(model: Any, rank: int, seed: int, begun: Path | None = None) -
     if begun is not None:
         try:
             return PeftModel.from_pretrained(model, begun, is_trainable=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise UserError(f"The adapter in {begun} does not fit: {str(error).strip().splitlines()[0]}") from None
     torch.manual_seed(seed)
     config = LoraConfig(

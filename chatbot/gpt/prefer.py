@@ -14,7 +14,7 @@ before the first step.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +37,26 @@ _COUNTS = "counts.json"
 _REFERENCE = "reference.npy"
 
 
-def write(folder: Path, found: Iterable[Preference], encoder: Encoder, vocabulary: int, longest: int) -> int:
-    """Encode preferences into a split; returns how many do not fit a row of `longest` tokens."""
-    fitting, too_long = [], 0
+def encoded(
+    found: Iterable[Preference], encoder: Encoder, longest: int
+) -> tuple[dict[Preference, tuple[Tokens | None, Tokens | None]], int]:
+    """The sides of preferences, and how many there are beside that do not fit a row of `longest` tokens."""
+    fitting, too_long = {}, 0
     for one in found:
         sides = _encoded(one, encoder, longest)
         if sides is None:
             too_long += 1
         else:
-            fitting.append((one, sides))
+            fitting[one] = sides
+    return fitting, too_long
+
+
+def write(folder: Path, found: Mapping[Preference, tuple[Tokens | None, Tokens | None]], vocabulary: int) -> None:
+    """Write preferences, by their sides, as a split."""
     places: list[list[int]] = []
     with Writer(folder, vocabulary) as writer:
         count = 0
-        for _, sides in fitting:
+        for sides in found.values():
             places.append([-1, -1])
             for side, tokens in enumerate(sides):
                 if tokens is not None:
@@ -57,8 +64,7 @@ def write(folder: Path, found: Iterable[Preference], encoder: Encoder, vocabular
                     places[-1][side] = count
                     count += 1
     np.save(folder / _SIDES, np.asarray(places, dtype=np.int64).reshape(-1, 2))
-    (folder / _COUNTS).write_text(json.dumps(counted(one for one, _ in fitting)), encoding="utf-8")
-    return too_long
+    (folder / _COUNTS).write_text(json.dumps(counted(found)), encoding="utf-8")
 
 
 def _encoded(one: Preference, encoder: Encoder, longest: int) -> tuple[Tokens | None, Tokens | None] | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from chatbot.gpt.samples import Preference, Turn
 from chatbot.store import Store
 from storage.conversations import Conversation, Message
+
+Sides = TypeVar("Sides")
 
 FEWEST_THUMBS = 8
 """Of each side. With one side alone, a model learns to say more, or less, of everything."""
@@ -52,7 +55,7 @@ def _of_one(conversation: Conversation, said: Sequence[Message], thumbs: Counter
             replies[message.parent_id or ""].append(message)
     for asked, some in replies.items():
         before = [message for message in _line(asked, known) if message.text.strip()]
-        if not before:
+        if not before or before[-1].role != "user":  # of a picture alone there is no text
             continue
         turns = (*system, *(Turn(message.role, message.text, learns=False) for message in before))
         ids = tuple(message.id for message in before)
@@ -81,7 +84,7 @@ def _line(last: str | None, known: dict[str, Message]) -> list[Message]:
     return line[::-1]
 
 
-def balanced(found: Sequence[Preference], left_out: Counter[str]) -> Iterator[Preference]:
+def balanced(found: Mapping[Preference, Sides], left_out: Counter[str]) -> dict[Preference, Sides]:
     """Those that may be learned: no thumbs of so few, nor so many of one side, that they teach something else.
 
     `left_out` is told how many are not.
@@ -93,7 +96,8 @@ def balanced(found: Sequence[Preference], left_out: Counter[str]) -> Iterator[Pr
     fewer = min(sides.values())
     most = MOST_AGAINST_ONE * fewer if fewer >= FEWEST_THUMBS else 0
     seen: Counter[bool] = Counter()
-    for one in found:
+    kept: dict[Preference, Sides] = {}
+    for one, sides_of in found.items():
         if not is_pair(one):
             side = one.good is not None
             # Spread over all, so that neither the oldest nor the newest alone are left.
@@ -102,7 +106,8 @@ def balanced(found: Sequence[Preference], left_out: Counter[str]) -> Iterator[Pr
             if before == now:
                 left_out["thumbs that are too many of one side" if most else "thumbs that are too few"] += 1
                 continue
-        yield one
+        kept[one] = sides_of
+    return kept
 
 
 def is_pair(one: Preference) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from chatbot.gpt import reading, rows, tokenizer
 from chatbot.gpt.chat_tokens import Encoder, use_template
 from chatbot.gpt.corpus import Report, clean
 from chatbot.gpt.options import Options
-from chatbot.gpt.prefer import Preferences
+from chatbot.gpt.prefer import Preferences, encoded
 from chatbot.gpt.prefer import write as write_preferences
 from chatbot.gpt.preferences import balanced
 from chatbot.gpt.samples import Preference, Sample, Text
@@ -41,6 +42,12 @@ class Prepared:
     def fingerprint(self) -> str:
         """SHA-256 of all token ids and of which are learned."""
         return rows.fingerprint(split.meta["sha256"] for split in (self.train, self.held))
+
+    def tokens_a_row(self, options: Options) -> float:
+        """Tokens of what is learned at once, on the average: a row, or the replies of a preference."""
+        if options.stage == "prefer":
+            return float(self.train.meta["tokens"] / len(self.train))
+        return options.block
 
     def tokenizer(self) -> Any:
         return tokenizer.load(self.folder / TOKENIZER)
@@ -170,6 +177,16 @@ def _finetuning(options: Options, samples: Iterable[tuple[Sample, bool]], folder
     return encoder.parts
 
 
+def count_preferences(options: Options, found: Sequence[Preference]) -> int:
+    """How many of some preferences would be learned."""
+    known = tokenizer.load(Path(options.base_folder))
+    use_template(known)
+    encoder = Encoder(known, ends_of(known), options.block)
+    kept = [one for one, held_out in clean(found, Report()) if isinstance(one, Preference) and not held_out]
+    fitting, _ = encoded((one.with_system(options.system) for one in kept), encoder, options.block)
+    return len(balanced(fitting, Counter()))
+
+
 def _preferring(options: Options, samples: Iterable[tuple[Sample, bool]], folder: Path, report: Report) -> None:
     known = tokenizer.load(Path(options.base_folder))
     use_template(known)
@@ -183,11 +200,12 @@ def _preferring(options: Options, samples: Iterable[tuple[Sample, bool]], folder
                 "train gpt finetune` learns from it."
             )
         splits[held_out].append(sample.with_system(options.system))
-    too_long = 0
-    for name, found in (("train", balanced(splits[False], report.left_out)), ("held", splits[True])):
-        too_long += write_preferences(folder / name, found, encoder, len(known), options.block)
-    if too_long:
-        report.left_out["longer than a row"] += too_long
+    for name, found in (("train", splits[False]), ("held", splits[True])):
+        fitting, too_long = encoded(found, encoder, options.block)
+        if too_long:
+            report.left_out["longer than a row"] += too_long
+        learned = balanced(fitting, report.left_out) if name == "train" else fitting
+        write_preferences(folder / name, learned, len(known))
     report.learned, report.held_out = (len(_split(folder / name, options)) for name in ("train", "held"))
 
 

@@ -179,11 +179,11 @@ def _sample(entry: Any, place: str) -> Sample:
         entry = {"text": entry}
     if not isinstance(entry, dict):
         raise UserError(f"{place}: it is neither a text nor a conversation.")
-    if "chosen" in entry or "completion" in entry:
-        return _preference(entry, place)
     for name in ("messages", "conversations", "conversation"):
         if name in entry:
             return _dialogue(entry[name], entry.get("system"), place)
+    if "chosen" in entry or "completion" in entry:
+        return _preference(entry, place)
     if "instruction" in entry and "output" in entry:  # Alpaca
         asked = "\n\n".join(_string(entry.get(name, ""), place, name) for name in ("instruction", "input"))
         reply = _string(entry["output"], place, "output")
@@ -199,26 +199,27 @@ def _sample(entry: Any, place: str) -> Sample:
 
 def _preference(entry: dict[str, Any], place: str) -> Preference:
     """trl's formats: a prompt, and which of two replies to it was chosen, or one with a label of true or false."""
-    if "chosen" in entry:
-        good, bad = _said(entry["chosen"], place, "assistant"), _said(entry.get("rejected"), place, "assistant")
-    else:
+    names = ("chosen", "rejected") if "chosen" in entry else ("completion",)
+    sides = [_said(entry.get(name), place, "assistant") for name in names]
+    before = _said(entry.get("prompt", []), place, "user")
+    for turns in sides:
+        if not turns or turns[-1].role != "assistant" or not turns[-1].content.strip():
+            raise UserError(f"{place}: what was chosen or not does not end with a reply of the assistant.")
+    if any(len(turns) > 1 for turns in sides):  # the conversation stands in each, with or without a prompt beside it
+        before = sides[0][:-1]
+        if any(turns[:-1] != before for turns in sides):
+            raise UserError(f"{place}: the replies are to different conversations.")
+    if not before or before[-1].role != "user":
+        raise UserError(f"{place}: nobody asks what the replies could answer.")
+    asked = tuple(Turn(turn.role, turn.content, learns=False) for turn in before)
+    replies = [turns[-1].content for turns in sides]
+    if len(replies) == 1:
         if not isinstance(label := entry.get("label"), bool):
             raise UserError(f"{place}: its label is neither true nor false.")
-        good = bad = _said(entry["completion"], place, "assistant")
-        good, bad = (good, ()) if label else ((), bad)
-    before = _said(entry.get("prompt", []), place, "user")
-    if "prompt" not in entry:  # it stands in both, before what differs
-        before, good, bad = good[:-1], good[-1:], bad[-1:]
-    if not any(turn.role == "user" for turn in before) or before[-1].role != "user":
-        raise UserError(f"{place}: nobody asks what the replies could answer.")
-    for turns in (good, bad):
-        if len(turns) > 1 or any(turn.role != "assistant" or not turn.content.strip() for turn in turns):
-            raise UserError(f"{place}: what was chosen or not is one reply of the assistant.")
-    turns = tuple(Turn(turn.role, turn.content, learns=False) for turn in before)
-    good_text, bad_text = (side[0].content if side else None for side in (good, bad))
-    if good_text == bad_text:
+        return Preference(asked, replies[0] if label else None, None if label else replies[0], place)
+    if replies[0] == replies[1]:
         raise UserError(f"{place}: the reply that was chosen and the one that was not are the same.")
-    return Preference(turns, good_text, bad_text, place)
+    return Preference(asked, replies[0], replies[1], place)
 
 
 def _said(value: Any, place: str, role: Role) -> tuple[Turn, ...]:

@@ -283,7 +283,7 @@ class Run:
             steps,
             stats,
             model,
-            self._tokens_a_step(data),
+            self.options.rows_a_step * data.tokens_a_row(options),
             stopping=self.stopping,
             improved=lambda: self._keep(trainer, self.run / "best"),
             samples=lambda: self._tried(trainer, tokenizer),
@@ -306,11 +306,6 @@ class Run:
         for printer in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(printer)
         return trainer
-
-    def _tokens_a_step(self, data: Prepared) -> float:
-        if self.options.stage == "prefer":  # there is no row, but replies as long as they are
-            return float(self.options.rows_a_step * data.train.meta["tokens"] / len(data.train))
-        return self.options.rows_a_step * self.options.block
 
     def _tried(self, trainer: ExampleTrainer[Any], tokenizer: Any) -> list[tuple[str, str]]:
         if self.rank or trainer.is_fsdp_enabled:  # the first process alone has no whole model then

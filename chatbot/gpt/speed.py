@@ -69,7 +69,8 @@ def find_micro_rows(model: Any, options: Options, device: torch.device, ranks: i
     On a GPU, one and two rows are tried, and what they took is extrapolated; on a CPU it is estimated.
     """
     if options.stage == "prefer":  # an example is two replies
-        options = replace(options, block=2 * options.block, batch_tokens=2 * options.batch_tokens)
+        rows = replace(options, stage="finetune", batch_tokens=2 * options.batch_tokens)
+        return max(1, find_micro_rows(model, rows, device, ranks) // 2)
     most = max(1, options.rows_a_step // ranks)
     if device.type == "cuda":
         return max(1, min(most, _fitting_on_gpu(model, options, device)))

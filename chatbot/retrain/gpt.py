@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -20,11 +19,12 @@ from chatbot.engines.weights import transformers_folder
 from chatbot.errors import UserError
 from chatbot.gpt.corpus import Report, own_conversations
 from chatbot.gpt.evaluate import Candidate, Measured, held_out, measure
-from chatbot.gpt.options import Options
-from chatbot.gpt.preferences import balanced, own_preferences
+from chatbot.gpt.options import Options, preferring
+from chatbot.gpt.preferences import own_preferences
+from chatbot.gpt.prepare import count_preferences
 from chatbot.gpt.rows import fingerprint
 from chatbot.gpt.run import Outcome
-from chatbot.gpt.samples import Dialogue, Predicted, Preference, is_held_out
+from chatbot.gpt.samples import Dialogue, Predicted, Preference
 from chatbot.gpt.versions import candidate_of, register
 from chatbot.registry import Registry
 from chatbot.retrain.conclude import Conclusion, put_to_use
@@ -91,13 +91,25 @@ async def survey(store: Store, settings: Settings, since: datetime | None, tell:
 
 
 async def _unlearned(registry: Registry, version: Version) -> Version:
-    """The ancestor of a version that is whole, and has learned from no conversation, nor has any before it."""
-    line = [version]
-    while (before := line[-1].settings.get("base") or line[-1].parent) is not None:
-        line.append(await registry.find(before))
-    learned = [place for place, one in enumerate(line) if one.settings.get("trained", {}).get("conversations")]
-    first = 1 + learned[-1] if learned else 0
-    return next((one for one in line[first:] if "base" not in one.settings), line[-1])
+    """The nearest ancestor of a version that is whole and, with all before it, has learned from no conversation."""
+    line = await _line(registry, version)
+    for one in line:
+        before = await _line(registry, one)
+        learned = any(each.settings.get("trained", {}).get("conversations") for each in before)
+        if "base" not in one.settings and not learned:
+            return one
+    return line[-1]
+
+
+async def _line(registry: Registry, version: Version) -> list[Version]:
+    """A version and all that it was made from, the nearest first."""
+    line, known = [version], {version.ref}
+    for one in line:  # which grows meanwhile
+        for ref in (one.parent, one.settings.get("base")):
+            if ref and ref not in known:
+                known.add(ref)
+                line.append(await registry.find(ref))
+    return line
 
 
 def samples_of(
@@ -128,10 +140,10 @@ def too_few(samples: dict[str, list[Predicted]]) -> str:
     )
 
 
-def enough_preferences(found: Sequence[Preference]) -> bool:
-    """Whether what people thought of replies is enough to learn from."""
-    learned = [one for one in found if not is_held_out(one)]
-    return sum(1 for _ in balanced(learned, Counter())) >= ENOUGH_PREFERENCES
+def enough_preferences(found: Sequence[Preference], base_folder: Path, system: str) -> bool:
+    """Whether what people thought of replies is enough to learn from, of what can be learned."""
+    options = preferring(base_folder=str(base_folder), system=system)
+    return len(found) >= ENOUGH_PREFERENCES and count_preferences(options, found) >= ENOUGH_PREFERENCES
 
 
 def joined(first: Outcome, then: Outcome) -> Outcome:
@@ -140,6 +152,7 @@ def joined(first: Outcome, then: Outcome) -> Outcome:
     return replace(
         first,
         model=then.model,
+        options=replace(first.options, conversations=first.options.conversations or then.options.conversations),
         figures=first.figures | {PREFER: then.figures | how},
         fingerprint=fingerprint((first.fingerprint, then.fingerprint)),
         corpus=first.corpus | {PREFER: then.corpus},

@@ -18,13 +18,14 @@ async def prune(registry: Registry, kind: Kind, keep: int, named: set[str]) -> S
     """Remove all but the `keep` newest retrained versions; returns those that went.
 
     The one in use stays, the one that a roll-back would bring back, what conversations have `named`, and whatever
-    another version was made from.
+    another version of a chat model was made from.
     """
     listed = [row.version for row in await registry.list(kind)]
     chosen = [one.ref for one in await registry.history(kind) if not one.undone]
     needed = {(await registry.current(kind)).ref, *chosen[:2], *named}
     needed |= {str(version.settings["base"]) for version in listed if "base" in version.settings}
-    needed |= {version.parent for version in listed if version.parent is not None}
+    if kind == "gpt":  # a picture model is whole, whatever it was made from
+        needed |= {version.parent for version in listed if version.parent is not None}
     ours = sorted((one for one in listed if one.settings.get(MARK)), key=lambda one: one.created, reverse=True)
     gone = []
     for version in ours[keep:]:

@@ -13,10 +13,13 @@ import pytest
 import torch
 
 from chatbot.errors import UserError
+from chatbot.gpt.corpus import Report, clean
+from chatbot.gpt.dry_run import estimate
 from chatbot.gpt.networks import base_model, compute_targets_only
 from chatbot.gpt.options import Options, begin_with, finetuning, preferring
 from chatbot.gpt.prefer import Preferences, losses, rewards
 from chatbot.gpt.preferences import balanced, counted, own_preferences
+from chatbot.gpt.prepare import count_preferences
 from chatbot.gpt.reading import read
 from chatbot.gpt.run import Stopped
 from chatbot.gpt.samples import Preference, Turn
@@ -65,7 +68,7 @@ def options(model: Path, data: Path, **changes: Any) -> Options:
 # what is learned from
 
 
-async def replies(store: Store, question: str, *texts: str) -> tuple[str, list[str]]:
+async def answered(store: Store, question: str, *texts: str) -> tuple[str, list[str]]:
     """A conversation with several replies to the same; ids of it and of them. The last is shown."""
     conversation = await store.conversations.create("", person=LOCAL)
     turn = await store.conversations.add_turn(conversation.id, question)
@@ -90,7 +93,7 @@ def found_by(act: Any) -> list[Preference]:
 def test_the_reply_that_someone_kept_is_better_than_those_beside_it() -> None:
     async def act(store: Store) -> None:
         await store.people.allow_learning(LOCAL, True)
-        conversation, made = await replies(store, "Why?", "first", "second", "third")
+        conversation, made = await answered(store, "Why?", "first", "second", "third")
         await store.conversations.switch(conversation, made[1])
 
     found = found_by(act)
@@ -101,9 +104,9 @@ def test_the_reply_that_someone_kept_is_better_than_those_beside_it() -> None:
 def test_thumbs_say_more_than_what_is_shown() -> None:
     async def act(store: Store) -> None:
         await store.people.allow_learning(LOCAL, True)
-        _, made = await replies(store, "Why?", "first", "second")
+        _, made = await answered(store, "Why?", "first", "second")
         await store.ratings.rate(made[0], 1)
-        _, made = await replies(store, "And now?", "one", "two")
+        _, made = await answered(store, "And now?", "one", "two")
         await store.ratings.rate(made[0], -1)
         await store.ratings.rate(made[1], -1)
 
@@ -115,13 +118,13 @@ def test_thumbs_say_more_than_what_is_shown() -> None:
 
 def test_nothing_is_learned_of_those_who_did_not_allow_it_nor_of_what_was_not_finished() -> None:
     async def act(store: Store) -> None:
-        await replies(store, "Why?", "first", "second")
+        await answered(store, "Why?", "first", "second")
 
     assert found_by(act) == []
 
     async def allowed(store: Store) -> None:
         await store.people.allow_learning(LOCAL, True)
-        conversation, made = await replies(store, "Cut?", "first")
+        conversation, made = await answered(store, "Cut?", "first")
         turn = await store.conversations.add_reply(conversation, made[0])
         await store.conversations.end_reply(turn.reply.id, "half a", "stopped")
 
@@ -137,16 +140,20 @@ def test_thumbs_of_one_side_are_not_learned_and_no_side_outweighs_the_other() ->
     left_out: Counter[str] = Counter()
     alone = [thumb(number, True) for number in range(500)] + [thumb(number, False) for number in range(7)]
     pair = Preference((Turn("user", "x"),), "a", "b", "here")
-    assert list(balanced([*alone, pair], left_out)) == [pair]
+    assert list(balanced(dict.fromkeys([*alone, pair]), left_out)) == [pair]
     assert left_out == {"thumbs that are too few": 507}
     left_out.clear()
     some = [thumb(number, True) for number in range(500)] + [thumb(number, False) for number in range(10)]
-    kept = list(balanced(some, left_out))
+    kept = list(balanced(dict.fromkeys(some), left_out))
     assert counted(kept) == {"good": 40, "bad": 10}
     assert left_out == {"thumbs that are too many of one side": 460}
     numbers = [int(one.good.split()[1]) for one in kept if one.good]
     assert numbers[0] < 20
     assert numbers[-1] > 480, "spread over all of them"
+
+
+def said(asked: str, reply: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": reply}]
 
 
 @pytest.mark.parametrize(
@@ -156,9 +163,11 @@ def test_thumbs_of_one_side_are_not_learned_and_no_side_outweighs_the_other() ->
         ({"prompt": "a", "chosen": "b"}, "is no text"),
         ({"prompt": "a", "completion": "b", "label": "yes"}, "neither true nor false"),
         ({"prompt": [], "chosen": "b", "rejected": "c"}, "nobody asks"),
-        ({"prompt": "a", "chosen": " ", "rejected": "c"}, "one reply of the assistant"),
-        ({"prompt": "a", "chosen": [{"role": "user", "content": "b"}], "rejected": "c"}, "one reply"),
-        ({"chosen": [{"role": "assistant", "content": "b"}], "rejected": []}, "nobody asks"),
+        ({"prompt": "a", "chosen": " ", "rejected": "c"}, "a reply of the assistant"),
+        ({"prompt": "a", "chosen": [], "rejected": "c"}, "a reply of the assistant"),
+        ({"prompt": "a", "chosen": [{"role": "user", "content": "b"}], "rejected": "c"}, "a reply"),
+        ({"chosen": [{"role": "assistant", "content": "b"}], "rejected": "c"}, "nobody asks"),
+        ({"chosen": said("a", "b"), "rejected": said("x", "c")}, "different conversations"),
     ],
 )
 def test_a_bad_preference_gets_a_sentence_that_names_its_line(entry: Any, reason: str, tmp_path: Path) -> None:
@@ -167,13 +176,23 @@ def test_a_bad_preference_gets_a_sentence_that_names_its_line(entry: Any, reason
         list(read([path]))
 
 
-def test_a_prompt_may_stand_in_both_sides(tmp_path: Path) -> None:
-    asked = {"role": "user", "content": "hello"}
-    sides = {
-        name: [asked, {"role": "assistant", "content": text}] for name, text in (("chosen", "hi"), ("rejected", "no"))
-    }
-    [found] = read([lines(tmp_path / "some.jsonl", [sides])])
-    assert (found.turns, found.good, found.bad) == ((Turn("user", "hello", learns=False),), "hi", "no")  # type: ignore[union-attr]
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"prompt": "hello", "chosen": "hi", "rejected": "no"},
+        {"chosen": said("hello", "hi"), "rejected": said("hello", "no")},
+        {"prompt": "hello", "chosen": said("hello", "hi"), "rejected": said("hello", "no")},
+        {"prompt": said("hello", "x")[:1], "chosen": said("hello", "hi")[1:], "rejected": "no"},
+    ],
+)
+def test_a_prompt_may_stand_beside_the_sides_or_in_both(entry: Any, tmp_path: Path) -> None:
+    [found] = read([lines(tmp_path / "some.jsonl", [entry])])
+    assert found == Preference((Turn("user", "hello", learns=False),), "hi", "no", found.place)
+
+
+def test_a_thumb_may_be_on_a_conversation(tmp_path: Path) -> None:
+    [found] = read([lines(tmp_path / "some.jsonl", [{"completion": said("hello", "no"), "label": False}])])
+    assert found == Preference((Turn("user", "hello", learns=False),), None, "no", found.place)
 
 
 def test_each_kind_of_data_is_sent_to_its_own_command(model: Path, tmp_path: Path) -> None:
@@ -261,3 +280,21 @@ def test_an_adapter_is_trained_further_and_a_stopped_run_goes_on_to_the_same_end
     start(tmp_path / "parts", None)
     assert same(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
     assert whole.figures["trained_parameters"] == first.figures["trained_parameters"]
+
+
+def test_what_it_would_cost_is_said_before_and_what_is_too_long_does_not_count(model: Path, tmp_path: Path) -> None:
+    asked = options(model, lines(tmp_path / "some.jsonl", pairs(40)))
+    told = estimate(asked, lambda report: [], lambda *said: None, lambda said: None)
+    assert any("20 steps of 8 rows" in line for line in told)
+    found = [Preference((Turn("user", f"{n}?"),), f"yes {n}", f"no {n}", "here") for n in range(60)]
+    long = [Preference((Turn("user", f"{n}!"),), f"yes {n}" * 200, f"no {n}", "here") for n in range(60)]
+    some = count_preferences(asked, found)
+    assert 40 < some < 60, "some are held out"
+    assert count_preferences(asked, found + long) == some
+
+
+def test_pairs_that_differ_in_personal_data_alone_are_left_out() -> None:
+    report = Report()
+    one = Preference((Turn("user", "whom?"),), "write to a@b.org", "write to c@d.org", "here")
+    assert list(clean([one], report)) == []
+    assert report.left_out == {"pairs that differ in personal data alone": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from chatbot.aigc.further import Begun, options_for
 from chatbot.aigc.gan import GanStage
 from chatbot.aigc.jury import Looked, kid_difference, retrieval_difference
 from chatbot.aigc.model import TRAINING, PictureModel
+from chatbot.aigc.networks import Generator
 from chatbot.errors import UserError
 from chatbot.retrain.aigc import decide
 from tests.training.pictures import classes
@@ -56,7 +58,7 @@ def test_a_run_begins_with_the_pictures_of_the_model_it_goes_on_from(tmp_path: P
     assert asked.rate == options(data).rate / 2
     prepared = dataset.load(tmp_path / "first" / "data")
     read = captions_of.read(prepared.items, "classes", lambda: pytest.fail("no caption is read"), lambda *_: None)
-    begun = Begun(outcome.model, base.shape, prepared.styles)
+    begun = Begun(outcome.model, prepared.styles)
     assert begun.has_assistants
     latents = np.load(tmp_path / "first" / "data" / "latents.npy")
     stage = GanStage(asked, base.shape, prepared, read, latents, torch.device("cpu"), begun=begun)
@@ -79,7 +81,7 @@ def test_where_d_is_new_g_waits_for_it(tmp_path: Path) -> None:
     prepared = dataset.load(tmp_path / "first" / "data")
     read = captions_of.read(prepared.items, "classes", lambda: pytest.fail("no caption is read"), lambda *_: None)
     latents = np.load(tmp_path / "first" / "data" / "latents.npy")
-    begun = Begun(outcome.model, base.shape, prepared.styles)
+    begun = Begun(outcome.model, prepared.styles)
     asked = options_for(outcome.model, data=str(data), kimg=0.05)
     stage = GanStage(asked, base.shape, prepared, read, latents, torch.device("cpu"), begun=begun)
     before = [parameter.clone() for parameter in stage.g.parameters()]
@@ -87,6 +89,24 @@ def test_where_d_is_new_g_waits_for_it(tmp_path: Path) -> None:
     assert all(torch.equal(*pair) for pair in zip(before, stage.g.parameters(), strict=True))
     stage.step(1, 0.5)
     assert not all(torch.equal(*pair) for pair in zip(before, stage.g.parameters(), strict=True))
+
+
+def test_what_the_model_knows_beside_the_new_pictures_is_kept(tmp_path: Path) -> None:
+    outcome = train(tmp_path / "first", options(classes(tmp_path / "data")))
+    known = PictureModel(outcome.model)
+    begun = Begun(outcome.model, ["", "new"])
+    assert begun.others(["red"]) == [name for name in known.concepts if name != "red"]
+    shape = replace(known.shape, styles=2, concepts=3)
+    g = Generator(shape)
+    drawings = torch.zeros(2, shape.depth, shape.size, shape.size)
+    keys = torch.nn.functional.normalize(torch.ones(1, shape.text), dim=1)
+    begun.generator(g, ["red"], keys, drawings, torch.zeros(2, dtype=torch.long), torch.tensor([0, 1]))
+    old = known.generator_state()["memory.values"]
+    assert g.memory is not None
+    for place, name in enumerate(["red", *begun.others(["red"])]):
+        value = old[known.concepts.index(name)]
+        assert torch.equal(g.memory.values[place, 0], value[0])
+        assert torch.allclose(g.memory.values[place, 1], value.mean(0)), "a new style begins with the mean of others"
 
 
 @pytest.fixture
@@ -113,6 +133,7 @@ def test_the_command_trains_the_model_in_use_further_and_judges_it(
 ) -> None:
     monkeypatch.setattr(evaluate, "JUDGE_STEPS", 2)
     monkeypatch.setattr("chatbot.aigc.jury.judge_of", _quick_judge)
+    monkeypatch.setattr("chatbot.aigc.jury._CAPTIONS", 4)
     run = tmp_path / "run"
     words = ["retrain", "aigc", "--data", str(drawings), "--out", str(run), "--minutes", "0.1"]
     assert cli.main(words) == 0
