@@ -65,7 +65,6 @@ class Jury:
     """
 
     def __init__(self, data: Path, encoder: Path, tell: Tell, say: Callable[[str], None]) -> None:
-        self._tell = tell
         self._encoder = encoder
         with ExitStack() as held:
             scratch = held.enter_context(tempfile.TemporaryDirectory())
@@ -85,12 +84,12 @@ class Jury:
         self._scratch.close()
 
     @torch.inference_mode()
-    def look(self, folder: Path, name: str) -> Looked:
+    def look(self, folder: Path, name: str, tell: Tell) -> Looked:
         """Raises ModelError where the model does not load, UserError where it was trained without captions."""
         imagination = Imagination(folder, self._encoder, name)
         if imagination.model.conditioning != "text":
             raise UserError(f"{name} was trained without captions, and what is judged is whether it shows them.")
-        measured = Measurement(imagination, self.real, self._read, self._reader, self._judge, self._tell)
+        measured = Measurement(imagination, self.real, self._read, self._reader, self._judge, tell)
         made = measured.made(self.numbers)
         found = np.zeros(len(self.numbers), dtype=bool)
         places = {number: place for place, number in enumerate(self.numbers)}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -13,21 +12,18 @@ from typing import TYPE_CHECKING
 from chatbot.cli import retrain_aigc
 from chatbot.cli.conversations import moment
 from chatbot.cli.progress import ProgressPrinter, say
-from chatbot.cli.run import run_async
+from chatbot.cli.retraining import alone, said_of, tell_end, with_store
 from chatbot.cli.train_gpt import considerate, count, train
 from chatbot.errors import UserError
 
 if TYPE_CHECKING:
     from chatbot.gpt.corpus import Report
-    from chatbot.gpt.evaluate import Measured
     from chatbot.gpt.options import Options
     from chatbot.gpt.run import Outcome
     from chatbot.gpt.samples import Dialogue, Predicted, Preference
-    from chatbot.retrain.conclude import Conclusion
     from chatbot.retrain.gpt import Ground
-    from chatbot.retrain.verdict import Verdict
     from chatbot.settings import Settings
-    from storage.versions import Version
+    from chatbot.store import Store
 
 HELP = "retrain a model in use, and let it answer only where it is better"
 
@@ -88,27 +84,6 @@ def run(arguments: argparse.Namespace) -> int:
         return _retrain(settings, arguments)
 
 
-@contextmanager
-def alone(home: Path) -> Iterator[None]:
-    """No two retrainings of one home at once, in whatever process."""
-    from filelock import FileLock, Timeout
-
-    from chatbot.retrain.background import LOCK
-
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(home / LOCK, timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise UserError("Another retraining is at work; wait for it, or stop it.") from None
-    except OSError as error:
-        raise UserError(f"Nothing can be written in {home}: {error.strerror}.") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
     from chatbot.gpt.run import options_of
     from chatbot.gpt.speed import precision
@@ -130,7 +105,7 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
         data = [Path(path) for path in begun.data]
         since = datetime.fromisoformat(begun.since) if begun.since else None
     with ProgressPrinter() as progress:
-        ground = run_async(_survey(settings, since, learned, progress))
+        ground = with_store(settings, lambda store: _survey(store, settings, since, learned, progress))
         if not ground.own and not data:
             raise UserError(
                 "There is nothing to learn from: nobody allowed it, or nothing was said. `chatbot conversations "
@@ -161,7 +136,7 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
     there = (place / "run.json").exists()
     if not there:  # much may have been said, and forgotten, since the training began
         with ProgressPrinter() as progress:
-            ground = run_async(_survey(settings, since, learned, progress))
+            ground = with_store(settings, lambda store: _survey(store, settings, since, learned, progress))
     if there or gpt.enough_preferences(ground.preferences, ground.base_folder, settings.system):
         then = gpt.kept_outcome(place)
         if then is None:
@@ -182,18 +157,18 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
         before, after, verdict = gpt.compare(
             ground.in_use, outcome, samples, margins, settings, precision(), progress.tell
         )
-        ended = run_async(
-            _conclude(settings, ground, outcome, (before, after), verdict, learned, arguments, progress)
-        )
+        ended = with_store(
+            settings,
+            lambda store: gpt.conclude(
+                store, settings, ground, outcome, (before, after), verdict, learned,
+                may_promote=not arguments.no_promote, keep=arguments.keep, notify=progress,
+            ),
+        )  # fmt: skip
     after.name = ended.version.ref
     said = said_of(ended, verdict, ground.current)
     place = report.write(out, report.Retrained(before, after, verdict, said, outcome, stats))
     gpt.clear(out)
-    print_verdict(verdict)
-    for one in ended.gone:
-        say(f"{one.ref} is removed, being one of many.")
-    say(f"Report: {place}")
-    print(said)
+    tell_end(ended, verdict, said, place)
     return 0
 
 
@@ -232,42 +207,12 @@ def _preferring(outcome: Outcome) -> Options:
 
 
 async def _survey(
-    settings: Settings, since: datetime | None, learned: list[str], progress: ProgressPrinter
+    store: Store, settings: Settings, since: datetime | None, learned: list[str], progress: ProgressPrinter
 ) -> Ground:
     from chatbot.retrain.gpt import check_learned, survey
-    from chatbot.store import open_store
 
-    async with open_store(settings) as store:
-        await check_learned(store, learned)
-        return await survey(store, settings, since, progress.tell)
-
-
-async def _conclude(
-    settings: Settings,
-    ground: Ground,
-    outcome: Outcome,
-    measured: tuple[Measured, Measured],
-    verdict: Verdict,
-    learned: list[str],
-    arguments: argparse.Namespace,
-    progress: ProgressPrinter,
-) -> Conclusion:
-    from chatbot.retrain.gpt import conclude
-    from chatbot.store import open_store
-
-    async with open_store(settings) as store:
-        return await conclude(
-            store,
-            settings,
-            ground,
-            outcome,
-            measured,
-            verdict,
-            learned,
-            may_promote=not arguments.no_promote,
-            keep=arguments.keep,
-            notify=progress,
-        )
+    await check_learned(store, learned)
+    return await survey(store, settings, since, progress.tell)
 
 
 def _told(ground: Ground, samples: dict[str, list[Predicted]], system: str) -> list[str]:
@@ -285,24 +230,3 @@ def _told(ground: Ground, samples: dict[str, list[Predicted]], system: str) -> l
         lines.append(f"What people thought of replies: {rated}; {use}.")
     lines += [f"Left out: {left_out}."] if left_out else []
     return [*lines, f"In use: {ground.current.ref}; trained anew: {ground.base.ref}; judged on: {counts}."]
-
-
-def said_of(ended: Conclusion, verdict: Verdict, before: Version) -> str:
-    """What follows, in a sentence."""
-    ref = ended.version.ref
-    if ended.version.state == "current":
-        return (
-            f"{ref} is better than {before.ref}, and {'draws' if before.kind == 'aigc' else 'answers'} from now on; "
-            f"`chatbot models rollback --kind {before.kind}` brings the other back."
-        )
-    if verdict.promote:
-        why = f"{ended.against} " if ended.against else ""
-        return f"{ref} is better than {before.ref}. {why}`chatbot models promote {ref}` puts it to use."
-    return f"{ref} stays a candidate. {' '.join(verdict.reasons)}"
-
-
-def print_verdict(verdict: Verdict) -> None:
-    """Every condition, a line each."""
-    for check in verdict.checks:
-        mark = "passed" if check.passed else "FAILED"
-        print(f"{mark}  {check} ({check.rule})")

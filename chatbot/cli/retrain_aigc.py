@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatbot.cli.progress import ProgressPrinter, say
-from chatbot.cli.run import run_async
+from chatbot.cli.retraining import alone, said_of, tell_end, with_store
 from chatbot.cli.train import train
 from chatbot.cli.train_gpt import considerate, count
 from chatbot.errors import UserError
 
 if TYPE_CHECKING:
-    from chatbot.aigc.jury import Looked
-    from chatbot.aigc.train import Outcome
-    from chatbot.retrain.aigc import Ground
-    from chatbot.retrain.conclude import Conclusion
-    from chatbot.retrain.verdict import Verdict
     from chatbot.settings import Settings
 
 
@@ -54,7 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"A run that is resumed knows it already; leave --{given[0]} out.")
     elif arguments.data is None:
         raise UserError("Say which pictures to learn from: --data DIR.")
-    from chatbot.cli.retrain import alone
     from chatbot.settings import Settings
 
     settings = Settings.load()
@@ -66,7 +61,6 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
     from chatbot.aigc.encoder import encoder_folder
     from chatbot.aigc.jury import Jury
     from chatbot.aigc.train import options_of
-    from chatbot.cli.retrain import print_verdict, said_of
     from chatbot.retrain import aigc
 
     out = arguments.out or settings.home / "retrain" / f"aigc-{datetime.now():%Y%m%d-%H%M%S}"
@@ -74,12 +68,13 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
     begun = options_of(out) if arguments.resume else None
     data = Path(begun.data) if begun is not None else arguments.data.expanduser().resolve()
     with ProgressPrinter() as progress:
-        ground = run_async(_survey(settings, progress))
+        ground = with_store(settings, lambda store: aigc.survey(store, progress.tell))
         jury = Jury(data, encoder_folder(progress.tell), progress.tell, say)
+    with closing(jury):
         if begun is not None:
             aigc.check_resumed(out, begun, ground, jury.real.items)
-        before = jury.look(ground.folder, ground.current.ref)
-    try:
+        with ProgressPrinter() as progress:
+            before = jury.look(ground.folder, ground.current.ref, progress.tell)
         say(f"In use: {ground.current.ref}; judged on {len(jury.numbers)} of {len(jury.real.items):,} pictures.")
         if arguments.dry_run:
             return 0
@@ -88,51 +83,17 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
             options = ground.options(data, arguments.minutes or 30.0, arguments.seed or 0)
         outcome, _ = train(out, options)
         with ProgressPrinter() as progress:
-            after = jury.look(outcome.model, "candidate")
+            after = jury.look(outcome.model, "candidate", progress.tell)
             verdict = aigc.decide(after, before)
-            ended = run_async(_conclude(settings, ground, outcome, (before, after), verdict, arguments, progress))
-    finally:
-        jury.close()
+            ended = with_store(
+                settings,
+                lambda store: aigc.conclude(
+                    store, settings, ground, outcome, (before, after), verdict,
+                    may_promote=not arguments.no_promote, keep=arguments.keep, notify=progress,
+                ),
+            )  # fmt: skip
     said = said_of(ended, verdict, ground.current)
     place = aigc.report(out, (before, after), verdict, said)
     aigc.clear(out)
-    print_verdict(verdict)
-    for one in ended.gone:
-        say(f"{one.ref} is removed, being one of many.")
-    say(f"Report: {place}")
-    print(said)
+    tell_end(ended, verdict, said, place)
     return 0
-
-
-async def _survey(settings: Settings, progress: ProgressPrinter) -> Ground:
-    from chatbot.retrain.aigc import survey
-    from chatbot.store import open_store
-
-    async with open_store(settings) as store:
-        return await survey(store, progress.tell)
-
-
-async def _conclude(
-    settings: Settings,
-    ground: Ground,
-    outcome: Outcome,
-    looked: tuple[Looked, Looked],
-    verdict: Verdict,
-    arguments: argparse.Namespace,
-    progress: ProgressPrinter,
-) -> Conclusion:
-    from chatbot.retrain.aigc import conclude
-    from chatbot.store import open_store
-
-    async with open_store(settings) as store:
-        return await conclude(
-            store,
-            settings,
-            ground,
-            outcome,
-            looked,
-            verdict,
-            may_promote=not arguments.no_promote,
-            keep=arguments.keep,
-            notify=progress,
-        )

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from chatbot import cli
 from chatbot.aigc import captions as captions_of
-from chatbot.aigc import dataset, evaluate
+from chatbot.aigc import dataset
 from chatbot.aigc.further import Begun, options_for
 from chatbot.aigc.gan import GanStage
 from chatbot.aigc.jury import Looked, kid_difference, retrieval_difference
@@ -131,7 +131,6 @@ def drawings(tmp_path: Path) -> Path:
 def test_the_command_trains_the_model_in_use_further_and_judges_it(
     drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(evaluate, "JUDGE_STEPS", 2)
     monkeypatch.setattr("chatbot.aigc.jury.judge_of", _quick_judge)
     monkeypatch.setattr("chatbot.aigc.jury._CAPTIONS", 4)
     run = tmp_path / "run"
