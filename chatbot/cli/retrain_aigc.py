@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,6 +94,7 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
                 ),
             )  # fmt: skip
     said = said_of(ended, verdict, ground.current)
+    after = replace(after, name=ended.version.ref)
     place = aigc.report(out, (before, after), verdict, said)
     aigc.clear(out)
     tell_end(ended, verdict, said, place)

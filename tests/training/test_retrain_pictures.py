@@ -20,7 +20,8 @@ from chatbot.aigc.jury import Looked, kid_difference, retrieval_difference
 from chatbot.aigc.model import TRAINING, PictureModel
 from chatbot.aigc.networks import Generator
 from chatbot.errors import UserError
-from chatbot.retrain.aigc import decide
+from chatbot.retrain.aigc import Ground, check_resumed, decide
+from storage.versions import Version
 from tests.training.pictures import classes
 from tests.training.runs import options, train
 
@@ -68,7 +69,9 @@ def test_a_run_begins_with_the_pictures_of_the_model_it_goes_on_from(tmp_path: P
         made = base.decode(stage.sample(numbers, codes))
         known = base._generator(codes, read.name_vectors(numbers), stage.styles[numbers])
     assert torch.allclose(made, base.decode(known), atol=0.05)
-    train(tmp_path / "second", asked)
+    second = train(tmp_path / "second", asked)
+    assert options_for(second.model, data=str(data), kimg=0.05).rate == asked.rate, "it is halved once"
+    assert str(tmp_path) not in (second.model / "model.json").read_text(), "a model says nothing of where it was made"
     with pytest.raises(UserError, match="another width"):
         train(tmp_path / "third", options(data, base=str(outcome.model), shape={**asked.shape, "width": 64}))
 
@@ -109,6 +112,22 @@ def test_what_the_model_knows_beside_the_new_pictures_is_kept(tmp_path: Path) ->
         assert torch.allclose(g.memory.values[place, 1], value.mean(0)), "a new style begins with the mean of others"
 
 
+def test_a_run_is_gone_on_with_only_where_nothing_changed(tmp_path: Path) -> None:
+    data = classes(tmp_path / "data")
+    outcome = train(tmp_path / "first", options(data))
+    asked = options_for(outcome.model, data=str(data), kimg=0.05)
+    ground = Ground(Version("aigc", "first", "1", str(outcome.model), "c", "0"), outcome.model)
+    run = tmp_path / "second"
+    check_resumed(run, asked, ground, [])  # before the pictures were prepared
+    train(run, asked)
+    items = dataset.load(run / "data").items
+    check_resumed(run, asked, ground, items)
+    with pytest.raises(UserError, match="The pictures in .* are others"):
+        check_resumed(run, asked, ground, items[1:])
+    with pytest.raises(UserError, match="does not begin with first@1, which is in use"):
+        check_resumed(run, asked, replace(ground, folder=tmp_path), items)
+
+
 @pytest.fixture
 def drawings(tmp_path: Path) -> Path:
     """Fourteen hundred discs and squares with captions, of which some fifty are held out."""
@@ -142,6 +161,7 @@ def test_the_command_trains_the_model_in_use_further_and_judges_it(
     assert "retrained-pictures@1" in said.out
     for name in ("retrain.html", "retrain.md", "before.png", "after.png", "report.html"):
         assert (run / name).exists(), name
+    assert "retrained-pictures@1" in (run / "retrain.md").read_text().split("| kid_like")[0].splitlines()[-2]
     assert not (run / "model").exists()
     assert cli.main(["models", "list", "--json"]) == 0
     [made] = [row for row in json.loads(capsys.readouterr().out) if row["name"] == "retrained-pictures"]

@@ -14,6 +14,7 @@ from chatbot.gpt.evaluate import Measured
 from chatbot.registry import Registry
 from chatbot.retrain.gate import FEWEST, GENERAL, TARGET, Margins, decide
 from chatbot.retrain.general import general
+from chatbot.retrain.gpt import _unlearned
 from chatbot.retrain.keep import MARK, prune
 from chatbot.settings import Settings
 from chatbot.training.register import register
@@ -150,3 +151,42 @@ async def test_a_number_that_was_removed_does_not_come_again(database: Database,
     assert [await registered() for _ in range(2)] == ["1", "2"]
     await registry.remove("run@1")
     assert await registered() == "3", "conversations and replies name what they had"
+
+
+async def test_versions_of_pictures_go_though_others_were_made_from_them(database: Database, home: Path) -> None:
+    versions = Versions(database)
+    registry = Registry(versions, Settings.load())
+    for number in range(1, 7):
+        folder = home / "models" / "pictures" / str(number)
+        folder.mkdir(parents=True)
+        parent = f"pictures@{number - 1}" if number > 1 else None
+        await versions.add(
+            Version("aigc", "pictures", str(number), str(folder), "c", "0", parent=parent, settings={MARK: True})
+        )
+        await registry.promote(f"pictures@{number}")
+    gone = await prune(registry, "aigc", 3, set())
+    assert sorted(one.version for one in gone) == ["1", "2", "3"]
+
+
+async def test_a_retraining_begins_before_all_learning_from_conversations(database: Database) -> None:
+    versions = Versions(database)
+    registry = Registry(versions, Settings.load())
+
+    async def add(name: str, *, parent: str, base: str = "", learned: bool = False) -> Version:
+        settings: dict[str, object] = {"base": base} if base else {}
+        if learned:
+            settings["trained"] = {"conversations": True}
+        version = Version("gpt", name, "1", "/nowhere", name, "0", parent=parent, settings=settings)
+        await versions.add(version)
+        return version
+
+    default = (await registry.current("gpt")).ref
+    whole = await add("whole", parent=default)
+    assert (await _unlearned(registry, whole)).ref == "whole@1"
+    await add("mine", parent="whole@1", base="whole@1", learned=True)
+    better = await add("better", parent="mine@1", base="whole@1")
+    assert (await _unlearned(registry, better)).ref == "whole@1"
+    exported = await add("exported", parent="better@1")
+    assert (await _unlearned(registry, exported)).ref == "whole@1", "it holds what the adapter in between has learned"
+    further = await add("further", parent="exported@1")
+    assert (await _unlearned(registry, further)).ref == "whole@1"
