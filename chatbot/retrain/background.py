@@ -74,8 +74,7 @@ class Background:
                 start_new_session=True,
                 env=os.environ | {"OMP_NUM_THREADS": threads, "CHATBOT_HOME": str(self._home)},
             )
-        with suppress(psutil.Error):
-            psutil.Process(process.pid).nice(BEHIND)
+        _put_behind(process.pid)
         begun = _Begun(asked, name_of(process.pid), time.time())
         part = self._note.with_suffix(".partial")
         part.write_text(json.dumps(asdict(begun)), encoding="utf-8")
@@ -128,6 +127,21 @@ def _is_starting(begun: _Begun) -> bool:
     """Whether it lives and may not have taken the lock yet."""
     moment, now = datetime.fromtimestamp(begun.moment, UTC), datetime.now(UTC)
     return now - moment < STARTING and not is_gone(begun.process, moment, now)
+
+
+def _put_behind(pid: int) -> None:
+    """Let a process compute only where no other one wants to.
+
+    Linux may share its cores among sessions first (sched(7), autogroup): a priority counts within its session alone,
+    and this process has one of its own, so the session needs one too.
+    """
+    with suppress(psutil.Error):
+        psutil.Process(pid).nice(BEHIND)
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        with suppress(OSError):
+            Path(f"/proc/{pid}/autogroup").write_text(str(BEHIND), encoding="ascii")
 
 
 def _last_line(file: Path) -> str:

@@ -42,7 +42,7 @@ from tests.benchmarks.history import texts
 
 SIZES = (1_000, 10_000, 100_000)
 TURNS, REPLIES = 2, 20
-PROMPT = "Name three colours and say where one sees them."
+PROMPT = "Tell me what one can do with {} apples, in a few sentences."
 
 
 async def fill(store: Store, count: int) -> None:
@@ -107,11 +107,11 @@ async def stages(count: int, folder: Path) -> list[float]:
 
 
 async def replies(service: ChatService, count: int) -> tuple[list[float], list[float]]:
-    """Seconds to the first character and from there to the end, of replies in new conversations."""
+    """Seconds to the first character and from there to the end, of replies to the same questions each time."""
     firsts, rest = [], []
-    for _ in range(count):
+    for number in range(count):
         began, first = time.perf_counter(), 0.0
-        async for event in service.send(None, PROMPT):
+        async for event in service.send(None, PROMPT.format(number)):
             if isinstance(event, TextDelta) and not first:
                 first = time.perf_counter()
         firsts.append(first - began)
@@ -152,13 +152,13 @@ async def promoted(home: Path, ref: str, other: str) -> list[float]:
     found = []
     async with open_service(Settings.load(home=home, max_tokens=20, temperature=0.0)) as service:
         await replies(service, 2)
-        for wanted in (ref, other, ref, other):
+        for wanted in (other, ref, other, ref):  # `ref` answers at first
             command = [sys.executable, "-m", "chatbot", "models", "use", wanted]
             await asyncio.to_thread(
                 subprocess.run, command, check=True, env=os.environ | {"CHATBOT_HOME": str(home)}, capture_output=True
             )
             began, first = time.perf_counter(), 0.0
-            async for event in service.send(None, PROMPT):
+            async for event in service.send(None, PROMPT.format(2)):
                 if isinstance(event, TextDelta) and not first:
                     first = time.perf_counter()
                 if isinstance(event, Finished):
