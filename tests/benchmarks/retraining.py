@@ -41,7 +41,7 @@ from storage.schema import conversations, feedback, messages
 from tests.benchmarks.history import texts
 
 SIZES = (1_000, 10_000, 100_000)
-TURNS, REPLIES = 2, 20
+TURNS, REPLIES = 2, 60
 PROMPT = "Tell me what one can do with {} apples, in a few sentences."
 
 
