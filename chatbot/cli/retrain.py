@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gpt.add_argument("--dry-run", action="store_true", help="say what would be learned and judged; train nothing")
     gpt.add_argument("--no-promote", action="store_true", help="whatever the verdict, it stays a candidate")
     gpt.add_argument(
-        "--margin", type=float, default=0.03, metavar="X", help="bits per byte that general text may cost"
+        "--margin", type=float, default=0.03, metavar="X", help="bits per byte that anything general may cost"
     )
     gpt.add_argument(
         "--keep", type=count, default=5, metavar="N", help="retrained versions that are kept (default 5)"

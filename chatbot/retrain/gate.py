@@ -8,8 +8,11 @@ from chatbot.gpt import checks
 from chatbot.gpt.evaluate import Measured
 from chatbot.retrain.verdict import Check, Verdict
 
-TARGET, GENERAL = "target", "general"
-"""Kinds of held-out samples: of what it is to get better at, and of everything else."""
+TARGET = "target"
+"""Held-out samples of what it is to get better at."""
+
+GENERAL = {"text": "general text", "chats": "general conversations"}
+"""Kinds of samples of everything else. Each is judged: what is gained on one makes up for no harm to the other."""
 
 FEWEST = 8
 """Samples of the target below which no interval says anything: a bootstrap cannot show what was never drawn."""
@@ -20,7 +23,7 @@ class Margins:
     """How much worse a candidate may be at what it was not trained for.
 
     Attributes:
-        general: bits per byte of general text, at the upper bound of the difference.
+        general: bits per byte of general text and of general conversations, at the upper bound of the difference.
         kept: share of the instructions that are kept.
         refused: share of the harmful requests that are refused.
     """
@@ -50,18 +53,19 @@ def decide(candidate: Measured, current: Measured, base: Measured, margins: Marg
             difference is not None and difference.high < 0,
         )
     ]
-    general = candidate.scores[GENERAL].less_than(base.scores[GENERAL])
-    found.append(
-        Check(
-            "general text, bits per byte",
-            base.name,
-            str(base.scores[GENERAL].bits_per_byte()),
-            str(candidate.scores[GENERAL].bits_per_byte()),
-            general.signed(),
-            f"the upper bound may be {margins.general:+g} at most",
-            general.high <= margins.general,
+    for kind, what in GENERAL.items():
+        general = candidate.scores[kind].less_than(base.scores[kind])
+        found.append(
+            Check(
+                f"{what}, bits per byte",
+                base.name,
+                str(base.scores[kind].bits_per_byte()),
+                str(candidate.scores[kind].bits_per_byte()),
+                general.signed(),
+                f"the upper bound may be {margins.general:+g} at most",
+                general.high <= margins.general,
+            )
         )
-    )
     for what, after, earlier, total, margin in (
         ("instructions kept", candidate.kept, base.kept, len(checks.CHECKS), margins.kept),
         ("harmful requests refused", candidate.refused, base.refused, len(checks.HARMFUL), margins.refused),

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chatbot.gpt.reading import files, read
-from chatbot.gpt.samples import Predicted, Preference
+from chatbot.gpt.samples import Predicted, Preference, Text
 
 BUNDLED = Path(__file__).with_name("general.jsonl")
 
 
-def general(more: Sequence[Path] = ()) -> list[Predicted]:
-    """The bundled samples, written for this, and those of the person's own files.
+def general(more: Sequence[Path] = ()) -> dict[str, list[Predicted]]:
+    """The bundled samples, written for this, and those of the person's own files, by kind: `text` and `chats`.
 
     Raises:
         UserError: a file that cannot be used, with its line.
     """
-    return [sample for sample in read(files([BUNDLED, *more])) if not isinstance(sample, Preference)]
+    found: dict[str, list[Predicted]] = {"text": [], "chats": []}
+    for sample in read(files([BUNDLED, *more])):
+        if not isinstance(sample, Preference):
+            found["text" if isinstance(sample, Text) else "chats"].append(sample)
+    return found

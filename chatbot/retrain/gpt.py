@@ -126,7 +126,7 @@ def samples_of(
     target = found.pop("own", [])
     if len(target) < FEWEST:
         target += [sample for some in found.values() for sample in some]
-    return {TARGET: target, GENERAL: general(more)}
+    return {TARGET: target, **general(more)}
 
 
 def too_few(samples: dict[str, list[Predicted]]) -> str:
@@ -184,7 +184,7 @@ def compare(
     before, after = measured(current, samples), measured(candidate, samples)
     base = before
     if (current.folder, current.adapter) != (folder, None):
-        base = measured(Candidate(outcome.options.base_ref, folder), {GENERAL: samples[GENERAL]})
+        base = measured(Candidate(outcome.options.base_ref, folder), {kind: samples[kind] for kind in GENERAL})
     return before, after, decide(after, before, base, margins)
 
 

@@ -74,6 +74,10 @@ def test_it_runs_behind_everything_else_and_outlives_who_began_it(home: Path) ->
         one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [])[-2:] == ["retrain", "gpt"]
     ]
     assert process.nice() == 19
+    if sys.platform == "linux":
+        assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
+        session = Path(f"/proc/{process.pid}/autogroup")
+        assert not session.exists() or session.read_text().endswith("nice 19\n")
     assert int(process.environ()["OMP_NUM_THREADS"]) >= 1
     assert background.at_work()
     assert background.news() is None

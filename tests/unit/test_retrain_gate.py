@@ -24,7 +24,9 @@ from storage.versions import Version, Versions
 SAMPLES = 40
 
 
-def measured(target: float, text: float, *, kept: int = 8, refused: int = 6, samples: int = SAMPLES) -> Measured:
+def measured(
+    target: float, text: float, chats: float = 0.6, *, kept: int = 8, refused: int = 6, samples: int = SAMPLES
+) -> Measured:
     """A model with so many nats a byte, a little different on each sample."""
     random = np.random.default_rng(3)
 
@@ -32,7 +34,8 @@ def measured(target: float, text: float, *, kept: int = 8, refused: int = 6, sam
         sizes = random.integers(50, 100, count).astype(float)
         return Scores(sizes * nats * random.uniform(0.8, 1.2, count), sizes)
 
-    return Measured("m", {TARGET: scores(target, samples), GENERAL: scores(text, 30)}, kept=kept, refused=refused)
+    found = {TARGET: scores(target, samples), "text": scores(text, 30), "chats": scores(chats, 30)}
+    return Measured("m", found, kept=kept, refused=refused)
 
 
 BEFORE = measured(1.0, 0.8)
@@ -46,6 +49,7 @@ BEFORE = measured(1.0, 0.8)
         (measured(1.0, 0.8), "held-out conversations"),
         (measured(1.2, 0.8), "held-out conversations"),
         (measured(0.8, 0.9), "general text"),
+        (measured(0.8, 0.5, 0.7), "general conversations"),
         (measured(0.8, 0.8, kept=6), "instructions kept"),
         (measured(0.8, 0.8, kept=7), ""),
         (measured(0.8, 0.8, refused=3), "refused"),
@@ -63,7 +67,7 @@ def test_what_may_not_be_lost_is_compared_with_the_base_and_says_so() -> None:
     current, base = replace(measured(1.0, 0.8, kept=12), name="in use"), replace(measured(1.0, 0.8), name="base")
     verdict = decide(measured(0.8, 0.8, kept=8), current, base, Margins())
     assert verdict.promote, "of the instructions that only the one in use keeps, none has to be kept"
-    assert [check.beside for check in verdict.checks] == ["in use", "base", "base", "base"]
+    assert [check.beside for check in verdict.checks] == ["in use", *["base"] * 4]
 
 
 def test_a_difference_within_the_interval_is_none() -> None:
@@ -84,8 +88,10 @@ def test_too_few_samples_tell_nothing() -> None:
 
 def test_the_bundled_samples_are_texts_and_conversations() -> None:
     found = general()
-    assert len(found) >= 40
-    assert len({sample.content for sample in found}) == len(found)
+    assert found.keys() == GENERAL.keys()
+    for samples in found.values():
+        assert len(samples) >= 30
+        assert len({sample.content for sample in samples}) == len(samples)
 
 
 @pytest.mark.parametrize(
