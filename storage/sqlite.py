@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from storage.errors import StorageError
+from storage.sqlite_connection import connect
 
 BUSY_TIMEOUT_MS = 15_000
 LEAVE_S = 1.0
@@ -40,7 +41,7 @@ class Sqlite:
         self.shown = url.database or ""
         if url.database:
             _make_folder(Path(url.database).parent)
-        self.reader = create_async_engine(url)
+        self.reader = create_async_engine(url, connect_args=_own_connection(url))
         self.writer = self.migrator = self.reader.execution_options(chatbot_write=True)
         self._one_writer = asyncio.Lock()
         self._leaving: set[asyncio.Future[Any]] = set()
@@ -98,6 +99,11 @@ class Sqlite:
                 stopped.add_done_callback(self._leaving.discard)
 
         dialect.do_terminate = stop  # type: ignore[assignment]
+
+
+def _own_connection(url: URL) -> dict[str, Any]:
+    """Our connection, but for an URL that names another driver."""
+    return {"async_creator_fn": connect} if url.drivername == "sqlite+aiosqlite" else {}
 
 
 def _make_folder(folder: Path) -> None:

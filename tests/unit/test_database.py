@@ -6,13 +6,16 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from storage.conversations import Conversations
 from storage.database import Database
 from storage.errors import StorageError
+from storage.sqlite_connection import FIRST, OneTurnConnection
 
 
 def url(path: Path) -> str:
@@ -138,3 +141,38 @@ def test_a_program_ends_though_its_work_was_cancelled_in_the_middle(tmp_path: Pa
         [sys.executable, "-c", CANCELLED, url, str(seed)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == "ended\n", done.stderr
+
+
+async def test_any_number_of_rows_comes_whole_and_in_order(tmp_path: Path) -> None:
+    numbers = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :most) SELECT i FROM n")
+    async with await Database.open(url(tmp_path / "chatbot.db")) as database, database.read() as connection:
+        for most in (1, FIRST - 1, FIRST, FIRST + 1, 5 * FIRST + 3):
+            wanted = list(range(1, most + 1))
+            assert list((await connection.execute(numbers, {"most": most})).scalars()) == wanted
+            async with connection.stream_scalars(numbers, {"most": most}) as stream:
+                assert [number async for number in stream] == wanted
+        async with connection.stream_scalars(numbers, {"most": 10 * FIRST}) as stream:
+            assert await stream.fetchmany(3) == [1, 2, 3]
+        assert (await connection.execute(numbers, {"most": 2})).first() == (1,)
+
+
+async def test_a_statement_takes_one_turn_of_the_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = []
+    take = OneTurnConnection._execute
+
+    async def counted(self: OneTurnConnection, function: Callable[..., object], *arguments: object) -> object:
+        turns.append(function)
+        return await take(self, function, *arguments)  # type: ignore[no-untyped-call]
+
+    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
+        await Conversations(database).create("first")
+        monkeypatch.setattr(OneTurnConnection, "_execute", counted)
+        async with database.read() as connection:
+            assert len((await connection.execute(text("SELECT system FROM conversations"))).all()) == 1
+        assert len(turns) == 3, "the beginning, the query, and the end"
+        turns.clear()
+        async with database.write() as connection:
+            await connection.execute(text("UPDATE conversations SET system = 'second'"))
+        assert len(turns) == 3
+        monkeypatch.undo()
+        assert [one.system for one in await Conversations(database).list()] == ["second"]
