@@ -1,8 +1,9 @@
-"""What each assistant is worth: plain, with A_D, with A_G, and both, on stacked digits.
+"""What each assistant is worth, on stacked digits: `python -m tests.benchmarks.assistants [MINUTES]`.
 
-Three of scikit-learn's 8x8 digits, one in each colour: a thousand kinds of pictures. (Not Stacked MNIST,
-whose digits are others.) Apart: `python -m tests.benchmarks.assistants [MINUTES]`. How many kinds a generator makes, told by a network that was trained on real digits, is how
-much of the data it covers; time is counted until the KID-like distance in that network's features is low enough.
+Plain, with A_D, with A_G, and both. Three of scikit-learn's 8x8 digits, one in each colour, are a thousand kinds of
+pictures. (Not Stacked MNIST, whose digits are others.) How many kinds a generator makes, told by a network that was
+trained on real digits, is how much of the data it covers; time is counted until the KID-like distance in that
+network's features is low enough.
 """
 
 from __future__ import annotations
