@@ -213,8 +213,7 @@ class Conversations:
             said = _new(conversation.id, parent_id, "user", text, "complete")
             if message_id:
                 said = replace(said, id=message_id)
-            await _insert(connection, said)
-            return await _open_reply(connection, conversation, said, "")
+            return await _open_reply(connection, conversation, said, "", new=True)
 
     async def add_reply(self, conversation_id: str, message_id: str, *, resume: bool = False) -> Turn:
         """Open another reply, owned by this process, and show its branch.
@@ -437,14 +436,19 @@ def _new(conversation_id: str, parent_id: str | None, role: Role, text: str, sta
     return Message(secrets.token_hex(8), conversation_id, parent_id, role, text, status, datetime.now(UTC))
 
 
-async def _insert(connection: AsyncConnection, message: Message, **extra: Any) -> None:
+def _row(message: Message) -> dict[str, Any]:
+    """What is streaming belongs to this process."""
     fields = {column.name: getattr(message, column.name) for column in _MESSAGE_COLUMNS}
-    await connection.execute(_INSERT, fields | extra)
+    owned = message.status == "streaming"
+    return fields | {"owner": this_process() if owned else None, "heartbeat": message.created if owned else None}
 
 
-async def _open_reply(connection: AsyncConnection, conversation: Conversation, said: Message, text: str) -> Turn:
+async def _open_reply(
+    connection: AsyncConnection, conversation: Conversation, said: Message, text: str, *, new: bool = False
+) -> Turn:
+    """Open a reply to what was said, and store that too where it is `new`."""
     reply = _new(conversation.id, said.id, "assistant", text, "streaming")
-    await _insert(connection, reply, owner=this_process(), heartbeat=reply.created)
+    await connection.execute(_INSERT, [_row(message) for message in ([said, reply] if new else [reply])])
     shown = {"leaf": reply.id, "title": conversation.title or title_of(said.text)}
     moment = await next_moment(connection)
     await connection.execute(_SHOW, shown | {"conversation": conversation.id, "moment": moment})

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from storage.errors import StorageError
-from storage.sqlite_connection import connect
+from storage.sqlite_connection import BEGIN, BEGIN_WRITING, connect
 
 BUSY_TIMEOUT_MS = 15_000
 LEAVE_S = 1.0
@@ -145,4 +145,4 @@ def _prepare(engine: AsyncEngine) -> None:
     @event.listens_for(engine.sync_engine, "begin")
     def begun(connection: Connection) -> None:
         write = connection.get_execution_options().get("chatbot_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        connection.exec_driver_sql(BEGIN_WRITING if write else BEGIN)

@@ -1,4 +1,4 @@
-"""A connection to SQLite whose statements mostly take one turn of its thread."""
+"""A connection to SQLite that makes few turns of its thread."""
 
 from __future__ import annotations
 
@@ -11,26 +11,55 @@ import aiosqlite
 FIRST = 100
 """Rows that come with the execution: the rest, where there is one, takes another turn."""
 
+BEGIN, BEGIN_WRITING = "BEGIN", "BEGIN IMMEDIATE"
+
 
 class OneTurnConnection(aiosqlite.Connection):
-    """aiosqlite makes four turns of its thread of a query: a cursor, the execution, the rows, and the end of the
-    cursor. Where hundreds of chats write, to wait for those turns takes longer than SQLite does."""
+    """One turn a statement, in which the transaction begins too; none for what was read alone to end.
+
+    aiosqlite makes four turns of its thread of a query: a cursor, the execution, the rows, and the end of the cursor.
+    Where hundreds of chats write, to wait for those turns takes longer than SQLite does.
+    """
 
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, FIRST)
         self._thread.daemon = True  # as SQLAlchemy wants it: one that hangs must not keep the program from ending
+        self._begin = ""  # what is to come before the next statement
+        self._reads = True
 
     def cursor(self) -> OneTurnCursor:  # type: ignore[override]  # SQLAlchemy asks for less than aiosqlite has
         return OneTurnCursor(self)
 
-    async def rollback(self) -> None:
-        """A connection is given back with one, though mostly nothing is left to be undone."""
-        if self.in_transaction:
-            await super().rollback()
+    def begin(self, how: str) -> None:
+        """Let a transaction begin with the next statement: nothing is seen or locked before it."""
+        self._begin = how
+        self._reads = how == BEGIN
 
     async def in_thread(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
         """Run something in the thread to which the connection belongs."""
-        return await self._execute(lambda: function(self._conn))  # type: ignore[no-untyped-call]
+        begin, self._begin = self._begin, ""
+
+        def run() -> Any:
+            if begin:
+                self._conn.execute(begin)
+            return function(self._conn)
+
+        return await self._execute(run)  # type: ignore[no-untyped-call]
+
+    async def commit(self) -> None:
+        self._begin = ""
+        if self.in_transaction:
+            await super().commit()
+
+    async def rollback(self) -> None:
+        """A connection is given back with one, though mostly nothing is left to be undone."""
+        self._begin = ""
+        if not self.in_transaction:
+            return
+        if self._reads:  # it cannot fail, and whatever comes next waits behind it
+            self._tx.put_nowait((None, self._conn.rollback))
+        else:
+            await super().rollback()
 
 
 class OneTurnCursor:
@@ -50,7 +79,10 @@ class OneTurnCursor:
         return self
 
     async def execute(self, sql: str, parameters: Any = ()) -> None:
-        await self._run(lambda cursor: cursor.execute(sql, parameters))
+        if sql in (BEGIN, BEGIN_WRITING):
+            self._connection.begin(sql)
+        else:
+            await self._run(lambda cursor: cursor.execute(sql, parameters))
 
     async def executemany(self, sql: str, parameters: Any) -> None:
         await self._run(lambda cursor: cursor.executemany(sql, parameters))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -169,10 +171,24 @@ async def test_a_statement_takes_one_turn_of_the_thread(tmp_path: Path, monkeypa
         monkeypatch.setattr(OneTurnConnection, "_execute", counted)
         async with database.read() as connection:
             assert len((await connection.execute(text("SELECT system FROM conversations"))).all()) == 1
-        assert len(turns) == 3, "the beginning, the query, and the end"
+        assert len(turns) == 1
         turns.clear()
         async with database.write() as connection:
             await connection.execute(text("UPDATE conversations SET system = 'second'"))
-        assert len(turns) == 3
+        assert len(turns) == 2, "the statement and the commit"
+        with pytest.raises(ZeroDivisionError):
+            async with database.write() as connection:
+                await connection.execute(text("UPDATE conversations SET system = 'third'"))
+                1 / 0  # noqa: B018
         monkeypatch.undo()
         assert [one.system for one in await Conversations(database).list()] == ["second"]
+
+
+async def test_what_was_read_alone_holds_nothing_back(tmp_path: Path) -> None:
+    """A reader that stays in its transaction keeps the log from being emptied."""
+    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
+        await Conversations(database).create("")
+        assert await Conversations(database).list()
+        with closing(sqlite3.connect(tmp_path / "chatbot.db")) as other:
+            busy, in_log, emptied = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert (busy, in_log, emptied) == (0, 0, 0)
