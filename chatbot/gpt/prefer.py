@@ -13,6 +13,7 @@ before the first step.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from torch.nn import functional
 
 from chatbot.gpt.chat_tokens import Encoder, Tokens
 from chatbot.gpt.preferences import counted
-from chatbot.gpt.rows import IGNORED, Writer
+from chatbot.gpt.rows import IGNORED, Writer, fingerprint
 from chatbot.gpt.samples import Preference, Turn
 from chatbot.gpt.trainer import ExampleTrainer
 
@@ -102,6 +103,8 @@ class Preferences:
         self._learns: Any = np.zeros(0, np.uint8) if empty else np.memmap(folder / "learns", np.uint8, "r")
         self._starts = np.load(folder / "starts.npy")
         self._sides = np.load(folder / _SIDES)
+        which = hashlib.sha256(self._sides.tobytes()).hexdigest()
+        self.meta["sha256"] = fingerprint((self.meta["sha256"], which))  # the same replies, otherwise preferred
         self._reference: Any = None
 
     def __len__(self) -> int:

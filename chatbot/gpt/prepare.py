@@ -18,7 +18,7 @@ from chatbot.gpt.options import Options
 from chatbot.gpt.prefer import Preferences, encoded
 from chatbot.gpt.prefer import write as write_preferences
 from chatbot.gpt.preferences import balanced
-from chatbot.gpt.samples import Preference, Sample, Text
+from chatbot.gpt.samples import Dialogue, Preference, Sample, Text
 from chatbot.training.checkpoint import whole
 
 Tell = Callable[[str, float | None], None]
@@ -165,16 +165,19 @@ def _finetuning(options: Options, samples: Iterable[tuple[Sample, bool]], folder
     with rows.Writer(folder / "train", len(known)) as train, rows.Writer(folder / "held", len(known)) as held:
         for sample, held_out in samples:
             split = held if held_out else train
+            check_learnable(sample)
             if isinstance(sample, Text):
                 split.add(encoder.text(sample))
-                continue
-            if isinstance(sample, Preference):
-                raise UserError(
-                    f"{sample.place}: it says which reply is better; `chatbot train gpt prefer` learns that."
-                )
-            for tokens in encoder.dialogue(sample.with_system(options.system)):
-                split.add(tokens)
+            elif isinstance(sample, Dialogue):
+                for tokens in encoder.dialogue(sample.with_system(options.system)):
+                    split.add(tokens)
     return encoder.parts
+
+
+def check_learnable(sample: Sample) -> None:
+    """Raises UserError where fine-tuning can learn nothing of a sample."""
+    if isinstance(sample, Preference):
+        raise UserError(f"{sample.place}: it says which reply is better; `chatbot train gpt prefer` learns that.")
 
 
 def count_preferences(options: Options, found: Sequence[Preference]) -> int:

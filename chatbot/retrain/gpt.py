@@ -21,7 +21,8 @@ from chatbot.gpt.corpus import Report, own_conversations
 from chatbot.gpt.evaluate import Candidate, Measured, held_out, measure
 from chatbot.gpt.options import Options, preferring
 from chatbot.gpt.preferences import own_preferences
-from chatbot.gpt.prepare import count_preferences
+from chatbot.gpt.prepare import check_learnable, count_preferences
+from chatbot.gpt.reading import files, read
 from chatbot.gpt.rows import fingerprint
 from chatbot.gpt.run import Outcome
 from chatbot.gpt.samples import Dialogue, Predicted, Preference
@@ -122,6 +123,8 @@ def samples_of(
     Raises:
         UserError: data that cannot be used.
     """
+    for sample in read(files(data)):
+        check_learnable(sample)
     found = held_out(data, own, _MOST_SAMPLES, tell)
     target = found.pop("own", [])
     if len(target) < FEWEST:

@@ -80,6 +80,14 @@ def test_what_is_better_answers_and_what_is_not_stays_a_candidate(admin: Chatbot
     assert versions(admin)["small@local"]["state"] == "current"
 
 
+def test_what_says_which_reply_is_better_is_refused_before_anything_is_done(admin: Chatbot, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(json.dumps({"prompt": "Hello.", "chosen": "Hi!", "rejected": "No."}) + "\n")
+    done = admin("retrain", "gpt", "--data", str(pairs), "--dry-run")
+    assert done.returncode == 2
+    assert f"{pairs}, line 1: it says which reply is better; `chatbot train gpt prefer` learns that." in done.stderr
+
+
 def test_a_run_that_was_killed_goes_on_to_its_verdict(admin: Chatbot, talk: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["retrain", "gpt", "--data", str(talk), "--out", str(run), "--no-promote", *QUICK]
