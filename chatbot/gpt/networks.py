@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.activations import NewGELUActivation
 from transformers.utils.generic import ModelOutput
 
 from chatbot.errors import UserError
@@ -67,7 +68,24 @@ def base_model(folder: Path, name: str) -> Any:
         raise UserError(f"{name} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     if not isinstance(model.get_output_embeddings(), torch.nn.Linear):
         raise UserError(f"{name} has no output layer that can be trained here.")
+    unburden(model)
     return model
+
+
+def unburden(model: Any) -> None:
+    """Take from a base, in place, what costs a third of a step and gives nothing to fine-tuning.
+
+    Dropout: a pass or two over the data needs none, today's bases have none, and attention has no quick kernel with
+    it. And the tanh form of GELU (Hendrycks & Gimpel 2016) in single operations: the same is one kernel.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, torch.nn.GELU(approximate="tanh"))
 
 
 @dataclass

@@ -69,7 +69,7 @@ def ours(folder: Path, ids: Any) -> float:
 
     from chatbot.gpt import speed
     from chatbot.gpt.chat_tokens import Tokens
-    from chatbot.gpt.networks import compute_targets_only
+    from chatbot.gpt.networks import compute_targets_only, unburden
     from chatbot.gpt.options import finetuning
     from chatbot.gpt.rows import Rows, Writer
     from chatbot.gpt.trainer import TokenTrainer
@@ -80,6 +80,7 @@ def ours(folder: Path, ids: Any) -> float:
             writer.add(Tokens(row.tolist(), [True] * len(row), len(row)))
     rows = Rows(folder / "train", BLOCK)
     network = model()
+    unburden(network)
     compute_targets_only(network)
     clock = Clock()
     arguments = TrainingArguments(

@@ -17,10 +17,11 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from chatbot.errors import UserError
 from chatbot.gpt.corpus import Report
-from chatbot.gpt.networks import compute_targets_only, new_model
+from chatbot.gpt.networks import compute_targets_only, new_model, unburden
 from chatbot.gpt.options import Options, finetuning, pretraining
 from chatbot.gpt.run import Outcome, Run, Stopped
 from chatbot.gpt.trainer import Steps, TokenTrainer, is_out_of_memory
@@ -393,3 +394,15 @@ def test_conversations_that_are_gone_when_a_run_goes_on_are_not_learned_after_al
     (private / "forgotten").rename(private / "run")
     begin(None, lambda: False)
     assert not (private / "run").exists(), "it is not kept longer than the run lasts"
+
+
+def test_a_base_without_its_burdens_computes_the_same_in_training_too() -> None:
+    config = GPT2Config(n_layer=2, n_head=2, n_embd=32, vocab_size=97, n_positions=32)
+    assert config.activation_function == "gelu_new"
+    model = GPT2LMHeadModel(config).eval()
+    ids = torch.arange(32)[None]
+    with torch.no_grad():
+        before = model(ids).logits
+        assert not torch.allclose(model.train()(ids).logits, before, atol=1e-3), "it had dropout"
+        unburden(model)
+        torch.testing.assert_close(model(ids).logits, before, atol=1e-5, rtol=1e-5)
