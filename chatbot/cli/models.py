@@ -47,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
         action.set_defaults(act=act)
 
+    compare = actions.add_parser(
+        "compare", help="two versions beside each other: how they were made, and their figures"
+    )
+    compare.add_argument("names", metavar="NAME@VERSION", nargs=2)
+    compare.add_argument("--json", action="store_true", help="as a JSON array of the two")
+    compare.set_defaults(act=_compare)
+
     export = actions.add_parser("export", help="write a trained model as GGUF, for llama.cpp")
     export.add_argument("name", metavar="NAME@VERSION", help="an adapter is written together with its base")
     export.add_argument(
@@ -144,6 +151,24 @@ async def _history(registry: Registry, arguments: argparse.Namespace, progress: 
         undone = " (rolled back since)" if entry.undone and entry.action != "rollback" else ""
         action = "rolled back from" if entry.action == "rollback" else entry.action
         print(f"{entry.created.astimezone():%Y-%m-%d %H:%M:%S}  {action:16}  {entry.ref}{undone}")
+
+
+async def _compare(registry: Registry, arguments: argparse.Namespace, progress: ProgressPrinter) -> None:
+    from chatbot.cli.comparing import compared
+
+    refs = [(await registry.find(name)).ref for name in arguments.names]
+    known = {row.version.ref: row for row in await registry.list()}
+    for ref in refs:
+        if ref not in known:
+            raise UserError(f"{ref} is none of the models here; `chatbot models list` names them.")
+    one, other = (known[ref] for ref in refs)
+    rows = compared(one, other)
+    if arguments.json:
+        print(json.dumps([_row(one), _row(other)], ensure_ascii=False, indent=2))
+        return
+    widths = [max(len(row[place]) for row in rows) for place in range(2)]
+    for name, left, right in rows:
+        print(f"{name:<{widths[0]}}  {left:<{widths[1]}}  {right}".rstrip())
 
 
 def _row(row: Listed) -> dict[str, object]:

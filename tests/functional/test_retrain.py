@@ -65,6 +65,15 @@ def test_what_is_better_answers_and_what_is_not_stays_a_candidate(admin: Chatbot
         assert what in text
     assert "<svg" in page
 
+    done = admin("models", "compare", "small@local", "retrained@1")
+    assert done.returncode == 0, done.stderr
+    beside = {line[:30].split("  ")[0]: line.split() for line in done.stdout.splitlines()}
+    assert beside["version"] == ["version", "small@local", "retrained@1"]
+    assert beside["made from"][2:] == ["small@local"]
+    assert beside["data"][1] == str(known["retrained@1"]["data_fingerprint"])[:12]
+    before, after = (float(beside["bits_per_byte_target"][place]) for place in (1, 4))
+    assert after < before, "of the other, what was measured beside it is shown"
+
     # It has to beat what answers now: the same again does not.
     done = admin("retrain", "gpt", "--data", str(talk), "--out", str(tmp_path / "again"), "--margin", "9", *QUICK)
     assert done.returncode == 0, done.stderr
@@ -86,6 +95,13 @@ def test_what_says_which_reply_is_better_is_refused_before_anything_is_done(admi
     done = admin("retrain", "gpt", "--data", str(pairs), "--dry-run")
     assert done.returncode == 2
     assert f"{pairs}, line 1: it says which reply is better; `chatbot train gpt prefer` learns that." in done.stderr
+
+
+def test_only_versions_of_a_kind_are_compared(chatbot: Chatbot) -> None:
+    done = chatbot("models", "compare", "smollm2-135m-instruct", "stickers")
+    assert done.returncode == 2
+    assert "there is nothing to compare" in done.stderr
+    assert chatbot("models", "compare", "smollm2-135m-instruct", "nothing").returncode == 2
 
 
 def test_a_run_that_was_killed_goes_on_to_its_verdict(admin: Chatbot, talk: Path, tmp_path: Path) -> None:
