@@ -60,11 +60,16 @@ class Looked:
 class Jury:
     """Held-out pictures of a folder, and the judge of it.
 
+    Args:
+        data: the folder.
+        encoder: of captions.
+        channels: of the pictures of the models that are looked at.
+
     Raises:
-        UserError: the folder cannot be used, or holds too few pictures for some to be held out.
+        UserError: the folder cannot be used, holds too few pictures for some to be held out, or other ones.
     """
 
-    def __init__(self, data: Path, encoder: Path, tell: Tell, say: Callable[[str], None]) -> None:
+    def __init__(self, data: Path, encoder: Path, channels: int, tell: Tell, say: Callable[[str], None]) -> None:
         self._encoder = encoder
         with ExitStack() as held:
             scratch = held.enter_context(tempfile.TemporaryDirectory())
@@ -74,6 +79,12 @@ class Jury:
                 raise UserError(
                     f"Of {len(self.real.items):,} pictures, {len(self.numbers)} are held out; {FEWEST} are needed to "
                     "say whether a model is better. `chatbot train aigc` trains without a verdict."
+                )
+            if self.real.pictures.shape[-1] != channels:
+                theirs, ours = ("transparent", "opaque") if channels == 3 else ("opaque", "transparent")
+                raise UserError(
+                    f"The pictures in {data} are {theirs}, and those of the model in use are {ours}; `chatbot train "
+                    "aigc` begins a new one."
                 )
             self._reader = TextEncoder(encoder)
             self._read = captions.read(self.real.items, "text", lambda: self._reader, tell)

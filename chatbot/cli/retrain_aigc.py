@@ -70,7 +70,7 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
     data = Path(begun.data) if begun is not None else arguments.data.expanduser().resolve()
     with ProgressPrinter() as progress:
         ground = with_store(settings, lambda store: aigc.survey(store, progress.tell))
-        jury = Jury(data, encoder_folder(progress.tell), progress.tell, say)
+        jury = Jury(data, encoder_folder(progress.tell), ground.channels, progress.tell, say)
     with closing(jury):
         if begun is not None:
             aigc.check_resumed(out, begun, ground, jury.real.items)

@@ -15,6 +15,7 @@ from pathlib import Path
 from chatbot.aigc.dataset import ITEMS, Item, load
 from chatbot.aigc.further import options_for
 from chatbot.aigc.jury import Looked, kid_difference, retrieval_difference
+from chatbot.aigc.model import PictureModel
 from chatbot.aigc.options import Options
 from chatbot.aigc.train import Outcome
 from chatbot.aigc.versions import register
@@ -45,6 +46,11 @@ class Ground:
 
     current: Version
     folder: Path
+
+    @property
+    def channels(self) -> int:
+        """Of its pictures. Raises ModelError where the model cannot be read."""
+        return PictureModel(self.folder).shape.channels
 
     def options(self, data: Path, minutes: float, seed: int) -> Options:
         """Raises ModelError where the model cannot be read, UserError where it was trained without captions."""

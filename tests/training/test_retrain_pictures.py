@@ -181,3 +181,13 @@ def test_too_few_pictures_get_a_sentence(tmp_path: Path, capsys: pytest.CaptureF
     assert "0 are held out; 40 are needed" in capsys.readouterr().err
     assert cli.main(["retrain", "aigc"]) == 2
     assert "Say which pictures to learn from" in capsys.readouterr().err
+
+
+def test_pictures_of_another_kind_are_refused_before_anything_is_trained(
+    drawings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in drawings.glob("*.png"):
+        with Image.open(file) as image:
+            image.convert("RGB").save(file)
+    assert cli.main(["retrain", "aigc", "--data", str(drawings)]) == 2
+    assert "are opaque, and those of the model in use are transparent" in capsys.readouterr().err
