@@ -42,6 +42,7 @@ from tests.benchmarks.history import texts
 
 SIZES = (1_000, 10_000, 100_000)
 TURNS, REPLIES = 2, 60
+DEFAULT = "smollm2-135m-instruct@q4_1"
 PROMPT = "Tell me what one can do with {} apples, in a few sentences."
 
 
@@ -121,7 +122,7 @@ async def replies(service: ChatService, count: int) -> tuple[list[float], list[f
 
 async def beside(home: Path) -> None:
     """Replies alone, and while a retraining is at its training."""
-    settings = Settings.load(home=home, max_tokens=40, temperature=0.0)
+    settings = Settings.load(home=home, model=DEFAULT, max_tokens=40, temperature=0.0)
     async with open_service(settings) as service:
         await replies(service, 3)
         alone = await replies(service, REPLIES)
@@ -185,7 +186,7 @@ def main() -> None:
         shutil.copytree(arguments.home, home)
         print("\n| replies | alone | beside a retraining | p95 ratio |\n|---|---|---|---|")
         asyncio.run(beside(home))
-        seconds = asyncio.run(promoted(home, "retrained@1", "smollm2-135m-instruct@q4_1"))
+        seconds = asyncio.run(promoted(home, "retrained@1", DEFAULT))
         print(f"\nPromoted to first character: {', '.join(f'{one:.2f} s' for one in seconds)}")
 
 
