@@ -47,8 +47,8 @@ class LlamaCppResponder:
     messages without, so that "<|im_end|>" typed by a person stays text. The ids of each text are kept, so that a
     turn tokenizes only what is new.
 
-    When a reply has ended, the server reads on to where the person's next message will begin: the control tokens
-    in between are certain, and the next reply comes sooner by the time they take.
+    When a reply has ended and no other is under way, the server reads on to where the person's next message will
+    begin: the control tokens in between are certain, and the next reply comes sooner by the time they take.
     """
 
     def __init__(
@@ -180,10 +180,11 @@ class LlamaCppResponder:
         if before[-1].role == "assistant":
             said = before.pop().content + said
         following = [*before, ChatMessage("assistant", said), ChatMessage("user", "")]
-        self._reader = threading.Thread(
-            target=self._read_on, args=[following, generation], name="llamacpp-read-on", daemon=True
-        )
-        self._reader.start()
+        if not self._replies:  # others would wait for it, and whoever goes on here may not be the next
+            self._reader = threading.Thread(
+                target=self._read_on, args=[following, generation], name="llamacpp-read-on", daemon=True
+            )
+            self._reader.start()
         yield _completion(last)
 
     def _read_on(self, messages: Sequence[ChatMessage], generation: str) -> None:

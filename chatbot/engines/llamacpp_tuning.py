@@ -21,7 +21,7 @@ from chatbot.engines.llamacpp_server import cores
 from chatbot.engines.prompt_cache import PromptCache
 from chatbot.errors import ModelError
 
-MOST_SLOTS = 8
+MOST_SLOTS = 16
 _CONTEXT = 256
 _WINDOW_S = 0.4
 _PATIENCE_S = 20
@@ -58,7 +58,7 @@ async def measure(
 
     Args:
         model: a name that changes with its weights.
-        context: tokens of a conversation; all slots together take no more than a quarter of the memory.
+        context: tokens of a conversation; all slots together take no more than an eighth of the memory.
         tell: called before it takes long.
 
     Raises:
@@ -91,12 +91,12 @@ async def measure(
                     speeds[threads] = max(speeds[threads], await _speed(engine, 1))
             best = max(speeds.values())
             threads = next(threads for threads, speed in speeds.items() if speed >= _NEARLY * best)
-            together = {1: speeds[threads], 2: 0.0, 4: 0.0, MOST_SLOTS: 0.0}
+            together = {1: speeds[threads], 2: 0.0, 4: 0.0, 8: 0.0, MOST_SLOTS: 0.0}
             for _ in range(_ROUNDS):
                 for slots in together:
                     together[slots] = max(together[slots], await _speed(engines[threads], slots))
             fitting = (
-                psutil.virtual_memory().total / 4 / (context * await _bytes_per_token(engines[threads], prompts))
+                psutil.virtual_memory().total / 8 / (context * await _bytes_per_token(engines[threads], prompts))
             )
         except (ModelError, ZeroDivisionError):
             return unmeasured
