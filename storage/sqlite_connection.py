@@ -37,11 +37,11 @@ class OneTurnConnection(aiosqlite.Connection):
 
     async def in_thread(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
         """Run something in the thread to which the connection belongs."""
-        begin, self._begin = self._begin, ""
 
         def run() -> Any:
-            if begin:
-                self._conn.execute(begin)
+            if self._begin:
+                self._conn.execute(self._begin)
+                self._begin = ""  # where that fails, nothing else runs before it
             return function(self._conn)
 
         return await self._execute(run)  # type: ignore[no-untyped-call]

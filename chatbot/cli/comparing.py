@@ -25,7 +25,8 @@ def compared(one: Listed, other: Listed) -> list[tuple[str, str, str]]:
             "there is nothing to compare."
         )
     known = (_known(one), _known(other))
-    left, right = _beside(other, one) | known[0], _beside(one, other) | known[1]
+    # On the same samples, where one was judged beside the other: these tell more than what was measured apart.
+    left, right = known[0] | _beside(other, one), known[1] | _beside(one, other)
     rows = [(name, left.get(name, ""), right.get(name, "")) for name in known[0] | known[1]]
     return [row for row in rows if row[1] != row[2] or not row[0].startswith("settings: ")]
 

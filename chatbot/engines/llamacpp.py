@@ -141,31 +141,30 @@ class LlamaCppResponder:
     async def reply(
         self, messages: Sequence[ChatMessage], options: GenerationOptions
     ) -> AsyncGenerator[str | Completion, None]:
-        self._stop_reading_on()
-        counted, prompt = self._rendered  # what was counted last is mostly what is sent next
-        if counted != tuple(messages):
-            prompt = await asyncio.to_thread(self._prompt, messages)
-        generation = ""
-        if self._prompts is not None:
-            generation = self._prompts.generation()
-            if not self._replies:  # the server would wait for them
-                await asyncio.to_thread(self._restore, self._prompts, prompt, generation)
-        request = {
-            "prompt": prompt,
-            "max_tokens": options.max_tokens,
-            "temperature": options.temperature,
-            "top_p": options.top_p,
-            "repeat_penalty": options.repeat_penalty,
-            "repeat_last_n": 256,
-            "seed": -1 if options.seed is None else options.seed,
-            "stop": [*options.stop, *self._stop],
-            "stream": True,
-            "cache_prompt": True,
-        }
-        last: dict[str, Any] = {}
-        said = ""
         self._replies += 1
+        self._stop_reading_on()
+        last: dict[str, Any] = {}
+        said = generation = ""
         try:
+            counted, prompt = self._rendered  # what was counted last is mostly what is sent next
+            if counted != tuple(messages):
+                prompt = await asyncio.to_thread(self._prompt, messages)
+            if self._prompts is not None:
+                generation = self._prompts.generation()
+                if self._replies == 1:  # the server would wait for the others
+                    await asyncio.to_thread(self._restore, self._prompts, prompt, generation)
+            request = {
+                "prompt": prompt,
+                "max_tokens": options.max_tokens,
+                "temperature": options.temperature,
+                "top_p": options.top_p,
+                "repeat_penalty": options.repeat_penalty,
+                "repeat_last_n": 256,
+                "seed": -1 if options.seed is None else options.seed,
+                "stop": [*options.stop, *self._stop],
+                "stream": True,
+                "cache_prompt": True,
+            }
             async with aclosing(self.client.stream("/v1/completions", request)) as chunks:
                 async for chunk in chunks:
                     last = chunk
@@ -180,7 +179,9 @@ class LlamaCppResponder:
         if before[-1].role == "assistant":
             said = before.pop().content + said
         following = [*before, ChatMessage("assistant", said), ChatMessage("user", "")]
-        if not self._replies:  # others would wait for it, and whoever goes on here may not be the next
+        if self._replies:  # they would wait, and which slot holds what is not known any more
+            self._read.clear()
+        else:
             self._reader = threading.Thread(
                 target=self._read_on, args=[following, generation], name="llamacpp-read-on", daemon=True
             )

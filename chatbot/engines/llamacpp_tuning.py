@@ -176,7 +176,7 @@ def _physical_cores() -> int:
 
 
 def _key(model: str) -> str:
-    return f"{model} on {cores()} cores"
+    return f"{model} on {cores()} cores, {MOST_SLOTS} slots at most"
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def base_model(folder: Path, name: str) -> Any:
 
 
 def unburden(model: Any) -> None:
-    """Take from a base, in place, what costs up to a third of a step and does little for fine-tuning.
+    """Take from a base like GPT-2, in place, what costs up to a third of a step and does little for fine-tuning.
 
     Dropout: a pass or two over the data needs none, today's bases have none, and attention has no quick kernel with
     it. And the tanh form of GELU (Hendrycks & Gimpel 2016) in single operations: the same is one kernel.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -21,9 +21,6 @@ from chatbot.errors import UserError
 from storage.processes import is_gone, name_of
 
 LOCK = "retrain.lock"
-STARTING = timedelta(seconds=60)
-"""Within which a retraining has taken its lock."""
-
 BEHIND = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 19)
 """The least urgent work: Windows has a class for it, others a number."""
 
@@ -83,7 +80,7 @@ class Background:
     def at_work(self) -> bool:
         """Whether a retraining of this home is at work, whoever began it, on whatever machine."""
         begun = self._begun()
-        if begun is not None and _is_starting(begun):
+        if begun is not None and _lives(begun):
             return True
         self._home.mkdir(parents=True, exist_ok=True)
         with self.alone(LOCK, self._home) as alone:
@@ -123,10 +120,9 @@ class Background:
             return None
 
 
-def _is_starting(begun: _Begun) -> bool:
-    """Whether it lives and may not have taken the lock yet."""
-    moment, now = datetime.fromtimestamp(begun.moment, UTC), datetime.now(UTC)
-    return now - moment < STARTING and not is_gone(begun.process, moment, now)
+def _lives(begun: _Begun) -> bool:
+    """Whether it is there, though it may not have taken its lock yet: it starts as slowly as others let it."""
+    return not is_gone(begun.process, datetime.fromtimestamp(begun.moment, UTC), datetime.now(UTC))
 
 
 def _put_behind(pid: int) -> None:
@@ -138,8 +134,6 @@ def _put_behind(pid: int) -> None:
     with suppress(psutil.Error):
         psutil.Process(pid).nice(BEHIND)
     if sys.platform == "linux":
-        with suppress(OSError):
-            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
         with suppress(OSError):
             Path(f"/proc/{pid}/autogroup").write_text(str(BEHIND), encoding="ascii")
 

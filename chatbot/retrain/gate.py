@@ -11,7 +11,7 @@ from chatbot.retrain.verdict import Check, Verdict
 TARGET = "target"
 """Held-out samples of what it is to get better at."""
 
-GENERAL = {"text": "general text", "chats": "general conversations"}
+GENERAL = {"general_text": "general text", "general_chats": "general conversations"}
 """Kinds of samples of everything else. Each is judged: what is gained on one makes up for no harm to the other."""
 
 FEWEST = 8

@@ -123,6 +123,7 @@ def samples_of(
     Raises:
         UserError: data that cannot be used.
     """
+    tell("Reading what there is to learn from", None)
     for sample in read(files(data)):
         check_learnable(sample)
     found = held_out(data, own, _MOST_SAMPLES, tell)

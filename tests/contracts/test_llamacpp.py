@@ -158,3 +158,18 @@ async def test_the_next_reply_need_not_read_what_is_certain_to_come(model_path: 
         assert second.cached_tokens > first.prompt_tokens + first.completion_tokens
     finally:
         await engine.close()
+
+
+async def test_it_reads_on_only_where_nobody_else_is_being_answered(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_on: list[str] = []
+    engine = await LlamaCppResponder.load(model_path, "m@1", context_length=512, slots=2)
+    try:
+        monkeypatch.setattr(engine, "_read_on", lambda messages, generation: read_on.append(messages[0].content))
+        short, long = ([ChatMessage("user", f"Tell me a {length} story.")] for length in ("short", "long"))
+        await asyncio.gather(finish(engine, short, max_tokens=2), finish(engine, long, max_tokens=80))
+        await asyncio.sleep(0.1)
+        assert read_on == ["Tell me a long story."]
+    finally:
+        await engine.close()

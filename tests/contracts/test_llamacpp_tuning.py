@@ -13,7 +13,7 @@ import pytest
 from chatbot.chat import ChatService
 from chatbot.engines import llamacpp_tuning
 from chatbot.engines.llamacpp_server import cores
-from chatbot.engines.llamacpp_tuning import Tuning
+from chatbot.engines.llamacpp_tuning import MOST_SLOTS, Tuning
 from chatbot.events import Progress
 from chatbot.session import open_service
 from chatbot.settings import Settings

@@ -34,7 +34,7 @@ def measured(
         sizes = random.integers(50, 100, count).astype(float)
         return Scores(sizes * nats * random.uniform(0.8, 1.2, count), sizes)
 
-    found = {TARGET: scores(target, samples), "text": scores(text, 30), "chats": scores(chats, 30)}
+    found = {TARGET: scores(target, samples), "general_text": scores(text, 30), "general_chats": scores(chats, 30)}
     return Measured("m", found, kept=kept, refused=refused)
 
 
