@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatbot.aigc.model import WEIGHTS
+from chatbot.aigc.model import ABOUT, WEIGHTS
 from chatbot.registry import Registry
 from chatbot.training.register import register as register_any
 from storage.versions import Version
@@ -23,10 +24,11 @@ async def register(
     more: Mapping[str, Any] | None = None,
     parent: str | None = None,
 ) -> Version:
-    """Copy the model into `home`, and register it with `more` settings.
+    """Copy the model into `home`, and register it with how it was trained, and `more` settings.
 
     Raises UserError where it cannot be copied.
     """
+    trained = json.loads((outcome.model / ABOUT).read_text(encoding="utf-8"))["options"]
     return await register_any(
         registry,
         home,
@@ -34,7 +36,7 @@ async def register(
         run,
         outcome.model,
         checksum_of=WEIGHTS,
-        settings={"engine": "aigc", "file": WEIGHTS, **(more or {})},
+        settings={"engine": "aigc", "file": WEIGHTS, "trained": trained, **(more or {})},
         figures=outcome.figures,
         fingerprint=outcome.fingerprint,
         parent=parent,

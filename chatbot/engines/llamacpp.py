@@ -173,6 +173,8 @@ class LlamaCppResponder:
                         yield text
         finally:
             self._replies -= 1
+            if "usage" not in last:  # it was stopped, in whichever slot
+                self._read.clear()
         if "usage" not in last:
             raise ModelError(f"{self.name} broke off in the middle of its reply.")
         before = list(messages)

@@ -166,6 +166,7 @@ def test_the_command_trains_the_model_in_use_further_and_judges_it(
     assert cli.main(["models", "list", "--json"]) == 0
     [made] = [row for row in json.loads(capsys.readouterr().out) if row["name"] == "retrained-pictures"]
     assert made["parent"] == "stickers@2"
+    assert made["settings"]["trained"]["minutes"] == 0.1
     assert made["figures"]["before"].keys() == {"kid_like", "retrieval", "diversity"}
     assert made["figures"]["verdict"]["checks"][0]["what"] == "better at one"
 
