@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
-from chatbot.engines.llamacpp import LlamaCppResponder
+from chatbot.engines.llamacpp import LlamaCppResponder, _Read
 from chatbot.errors import ModelError
 
 
@@ -168,8 +168,10 @@ async def test_it_reads_on_only_where_nobody_else_is_being_answered(
     try:
         monkeypatch.setattr(engine, "_read_on", lambda messages, generation: read_on.append(messages[0].content))
         short, long = ([ChatMessage("user", f"Tell me a {length} story.")] for length in ("short", "long"))
+        engine._read[0] = _Read([1, 2, 3], "")
         await asyncio.gather(finish(engine, short, max_tokens=2), finish(engine, long, max_tokens=80))
         await asyncio.sleep(0.1)
         assert read_on == ["Tell me a long story."]
+        assert not engine._read, "which slot holds what is not known"
     finally:
         await engine.close()

@@ -8,11 +8,12 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from storage.conversations import Conversations
 from storage.database import Database
@@ -111,6 +112,7 @@ def test_a_damaged_file_is_refused_without_a_word_from_its_thread(tmp_path: Path
 CANCELLED = """
 import asyncio, random, sys
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from storage.database import Database
 
 async def use(database):
@@ -192,3 +194,19 @@ async def test_what_was_read_alone_holds_nothing_back(tmp_path: Path) -> None:
         with closing(sqlite3.connect(tmp_path / "chatbot.db")) as other:
             busy, in_log, emptied = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         assert (busy, in_log, emptied) == (0, 0, 0)
+
+
+async def test_a_transaction_that_cannot_begin_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what comes after a first statement that found the file locked would be kept by itself."""
+    monkeypatch.setattr("storage.sqlite.BUSY_TIMEOUT_MS", 50)
+    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
+        await Conversations(database).create("first")
+        change = text("UPDATE conversations SET system = 'second'")
+        with closing(sqlite3.connect(tmp_path / "chatbot.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StorageError, match="locked"):
+                async with database.write() as connection:
+                    with suppress(DBAPIError):
+                        await connection.execute(change)
+                    await connection.execute(change)
+        assert [one.system for one in await Conversations(database).list()] == ["first"]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from chatbot.cli.comparing import compared
 from chatbot.gpt import checks
 from chatbot.gpt.bits import Scores
 from chatbot.gpt.evaluate import Measured
-from chatbot.registry import Registry
+from chatbot.registry import Listed, Registry
+from chatbot.retrain.background import Background
 from chatbot.retrain.gate import FEWEST, GENERAL, TARGET, Margins, decide
 from chatbot.retrain.general import general
 from chatbot.retrain.gpt import _unlearned
@@ -19,6 +24,7 @@ from chatbot.retrain.keep import MARK, prune
 from chatbot.settings import Settings
 from chatbot.training.register import register
 from storage.database import Database
+from storage.processes import name_of
 from storage.versions import Version, Versions
 
 SAMPLES = 40
@@ -196,3 +202,26 @@ async def test_a_retraining_begins_before_all_learning_from_conversations(databa
     assert (await _unlearned(registry, exported)).ref == "whole@1", "it holds what the adapter in between has learned"
     further = await add("further", parent="exported@1")
     assert (await _unlearned(registry, further)).ref == "whole@1"
+
+
+def test_two_versions_are_compared_on_the_same_samples_where_one_was_judged_beside_the_other() -> None:
+    def listed(number: str, **figures: object) -> Listed:
+        return Listed(Version("gpt", "m", number, "", "", "0", figures=figures), "candidate", True, None)
+
+    verdict = {"checks": [{"beside": "m@1"}]}
+    first, second = listed("1", bits=0.9), listed("2", bits=0.7, before={"bits": 0.8}, verdict=verdict)
+    assert ("bits", "0.8", "0.7") in compared(first, second)
+    assert ("bits", "0.7", "0.8") in compared(second, first)
+    assert ("bits", "0.9", "0.5") in compared(first, listed("3", bits=0.5))
+
+
+def test_a_retraining_that_starts_slowly_is_at_work_as_long_as_it_lives(tmp_path: Path) -> None:
+    background = Background(tmp_path)
+    (tmp_path / "retrain").mkdir()
+    note = tmp_path / "retrain" / "begun.json"
+    note.write_text(json.dumps({"asked": "7", "process": name_of(os.getpid()), "moment": time.time() - 600}))
+    assert background.at_work()
+    assert background.news() is None
+    note.write_text(note.read_text().replace(f"|{os.getpid()}|", "|999999999|"))
+    assert not background.at_work()
+    assert background.news() is not None
