@@ -41,7 +41,7 @@ class OneTurnConnection(aiosqlite.Connection):
         def run() -> Any:
             if self._begin:
                 self._conn.execute(self._begin)
-                self._begin = ""  # where that fails, nothing else runs before it
+                self._begin = ""  # where that fails, the next statement begins it
             return function(self._conn)
 
         return await self._execute(run)  # type: ignore[no-untyped-call]
