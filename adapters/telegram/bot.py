@@ -14,13 +14,13 @@ from urllib.parse import quote, urlsplit
 
 from telegram import Bot, BotCommand, BotCommandScopeChat, User
 from telegram.error import BadRequest, Forbidden, InvalidToken, TelegramError
-from telegram.request import HTTPXRequest
 
 from adapters.base import is_urgent
 from adapters.talk import Talk
 from adapters.telegram.access import Doorkeeper
 from adapters.telegram.admin import ADMIN_COMMANDS, Office
 from adapters.telegram.answering import Answering
+from adapters.telegram.http import AiohttpRequest
 from adapters.telegram.lanes import Lanes
 from adapters.telegram.logs import start_log, tell
 from adapters.telegram.pacing import Pace
@@ -47,6 +47,7 @@ GRACE_S = 10.0
 LOOK_EVERY_S = 1.0
 BEAT_EVERY_S = 4.0
 TIMEOUT_S = 10.0
+CONNECTIONS = 256
 TELEGRAM = "https://api.telegram.org"
 
 _TOKEN = re.compile(r"(\d{1,20}):[\w-]{10,}")
@@ -102,8 +103,10 @@ class TelegramBot:
         database = service.store.database
         self._id = int(token.partition(":")[0])
         self._name = ""
-        self._request = HTTPXRequest(256, read_timeout=TIMEOUT_S, pool_timeout=TIMEOUT_S, media_write_timeout=60)
-        self._bot = Bot(token, f"{server}/bot", f"{server}/file/bot", request=self._request)
+        self._request = AiohttpRequest(CONNECTIONS, TIMEOUT_S)
+        self._bot = Bot(
+            token, f"{server}/bot", f"{server}/file/bot", request=self._request, get_updates_request=self._request
+        )
         self._inbox = Inbox(database, f"telegram:{self._id}", settings.telegram_pending)
         self._poller = Poller(self._bot, self._keep)
         door = Doorkeeper(database, settings, token)

@@ -35,8 +35,8 @@ def start_log(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    if level == "info":  # httpx tells of every single request there, and alembic of its own start
-        for name in ("httpx", "httpcore", "telegram", "alembic"):
+    if level == "info":  # alembic tells of its own start there
+        for name in ("telegram", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 from telegram import Bot
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
-from telegram.request import HTTPXRequest
 
+from adapters.telegram.http import AiohttpRequest
 from adapters.telegram.logs import tell
 from adapters.telegram.sending import seconds_of
 from adapters.telegram.updates import WANTED
@@ -40,7 +40,7 @@ class Poller:
         self._store = store
         # One of its own: what is sent never waits for it. As it came, since an update that the library
         # cannot read would keep all that came with it from being read.
-        self._request = HTTPXRequest(connection_pool_size=1)
+        self._request = AiohttpRequest(1, HELD_S + 10)
         self.answered = 0.0
         """When Telegram last answered, in seconds of `time.monotonic`."""
 
@@ -72,7 +72,7 @@ class Poller:
     async def _ask(self, offset: int) -> list[Any]:
         asked = {"offset": offset, "timeout": HELD_S, "allowed_updates": json.dumps(WANTED)}
         url = f"{self._bot.base_url}/getUpdates?{urlencode(asked)}"
-        found = await self._request.post(url, read_timeout=HELD_S + 10)
+        found = await self._request.post(url)
         return found if isinstance(found, list) else []
 
 

@@ -9,10 +9,10 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
 
-import httpx
 from telegram import Bot, InlineKeyboardMarkup, Message, MessageEntity, ReplyParameters
 from telegram.error import BadRequest, ChatMigrated, Forbidden, InvalidToken, RetryAfter, TelegramError
 
+from adapters.telegram.http import never_left
 from adapters.telegram.logs import tell
 from adapters.telegram.pacing import Pace
 from adapters.telegram.render import Piece
@@ -21,8 +21,6 @@ from adapters.telegram.updates import Chat
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 
 T = TypeVar("T")
-
-_NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
 class UnsureError(Exception):
@@ -211,7 +209,7 @@ class Sender:
             except (Forbidden, InvalidToken) as error:
                 raise RefusedError(str(error)) from None
             except TelegramError as error:
-                if not (repeatable or isinstance(error.__cause__, _NEVER_LEFT)):
+                if not (repeatable or never_left(error)):
                     raise UnsureError(str(error)) from None
                 tell(logging.WARNING, "not sent yet", chat=chat.id, why=str(error))
                 await asyncio.sleep(pause)

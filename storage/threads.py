@@ -1,0 +1,66 @@
+"""Threads for work that waits for a disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Workers:
+    """So many threads, that do what they are given in its order, each of them one thing at a time.
+
+    They keep no program from ending: what one of them is in the middle of then is lost.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._given: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._count = count
+        self._started = False
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """What `work` returns or raises; what was cancelled before it began is left out."""
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[T] = loop.create_future()
+
+        def run() -> None:
+            if outcome.cancelled():
+                return
+            try:
+                result = work()
+            except BaseException as error:  # whoever waits for it hears of it
+                tell(outcome.set_exception, error)
+            else:
+                tell(outcome.set_result, result)
+
+        def tell(how: Callable[[Any], None], what: object) -> None:
+            with suppress(RuntimeError):  # nobody waits any more: the loop is closed
+                loop.call_soon_threadsafe(lambda: None if outcome.done() else how(what))
+
+        self._give(run)
+        return await outcome
+
+    def do_later(self, work: Callable[[], object]) -> None:
+        """Let something be done that cannot fail, and for which nobody waits."""
+        self._give(work)
+
+    def end(self) -> None:
+        """Do what was given, and no more."""
+        for _ in range(self._count):
+            self._given.put(None)
+
+    def _give(self, work: Callable[[], object]) -> None:
+        if not self._started:
+            self._started = True
+            for _ in range(self._count):
+                Thread(target=self._run, daemon=True).start()
+        self._given.put(work)
+
+    def _run(self) -> None:
+        while (work := self._given.get()) is not None:
+            work()
