@@ -31,7 +31,8 @@ class Bundled:
 class CatalogEntry:
     """A model of known content. `size` in bytes; `context_length` in tokens, 0 for what makes pictures.
 
-    `beside`: small files of the same folder that it needs too, with their SHA-256.
+    `beside`: small files of the same folder that it needs too, with their SHA-256. `base`: the model that an adapter
+    is added to.
     """
 
     kind: Kind
@@ -45,6 +46,7 @@ class CatalogEntry:
     context_length: int
     engine: str = "llamacpp"
     beside: tuple[tuple[str, str], ...] = ()
+    base: str = ""
 
     @property
     def ref(self) -> str:
@@ -67,6 +69,22 @@ CATALOG: tuple[CatalogEntry, ...] = (
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         licence="Apache-2.0",
         context_length=8192,
+    ),
+    CatalogEntry(
+        kind="gpt",
+        name="smollm2-135m-answers",
+        version="1",
+        title="the same with an adapter that answers to the point, fine-tuned on openly licensed chats",
+        source=Bundled("gpt/weights/adapter.gguf"),
+        size=4_913_216,
+        sha256="8fc0ac8bfe63d5526cdb8874391bbb0f08b10a6c68ea096df1d0b18effd38fb1",
+        licence="Apache-2.0, BSD",
+        context_length=8192,
+        beside=(
+            ("adapter_config.json", "e174df213de5c703f7719be10f5f367e54c27ca44e1f4dd8427db0e10bb449df"),
+            ("adapter_model.safetensors", "94e76fcb2423ce3935256fe63ba3525851a18f13d083d2eaa31da8e4ce92d4d6"),
+        ),
+        base="smollm2-135m-instruct@q4_1",
     ),
     CatalogEntry(
         kind="aigc",

@@ -275,7 +275,8 @@ class Registry:
                 "file": entry.file_name,
                 "context_length": entry.context_length,
                 "licence": entry.licence,
-            },
+            }
+            | ({"base": entry.base} if entry.base else {}),
         )
 
     def _is_here(self, version: Version, entry: CatalogEntry | None) -> bool:

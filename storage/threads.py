@@ -50,17 +50,20 @@ class Workers:
         self._give(work)
 
     def end(self) -> None:
-        """Do what was given, and no more."""
-        for _ in range(self._count):
-            self._given.put(None)
+        """Let the threads end once they have done what was given; whatever is given after that, new ones do."""
+        if self._started:
+            for _ in range(self._count):
+                self._given.put(None)
+            self._given, self._started = SimpleQueue(), False
 
     def _give(self, work: Callable[[], object]) -> None:
         if not self._started:
             self._started = True
             for _ in range(self._count):
-                Thread(target=self._run, daemon=True).start()
+                Thread(target=_work_off, args=(self._given,), daemon=True).start()
         self._given.put(work)
 
-    def _run(self) -> None:
-        while (work := self._given.get()) is not None:
-            work()
+
+def _work_off(given: SimpleQueue[Callable[[], object] | None]) -> None:
+    while (work := given.get()) is not None:
+        work()

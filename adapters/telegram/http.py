@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -10,6 +10,8 @@ import httpx
 from telegram.error import NetworkError, TimedOut
 from telegram.request import BaseRequest, RequestData
 from yarl import URL
+
+from adapters.telegram.logs import tell
 
 CONNECT_S = 10.0
 """To wait for a connection, from those kept or a new one."""
@@ -73,7 +75,9 @@ class AiohttpRequest(BaseRequest):
             async with self._opened(url).request(
                 method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
-                return response.status, await response.read()
+                content = await response.read()
+                tell(logging.DEBUG, "request", url=url, status=response.status)
+                return response.status, content
         except TimeoutError as error:
             raise TimedOut(type(error).__name__) from error
         except (aiohttp.ClientError, OSError) as error:
@@ -87,16 +91,11 @@ class AiohttpRequest(BaseRequest):
                 ssl=httpx.create_ssl_context(),  # the certificates that everything else here trusts
             )
             self._session = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), **_proxy_to(URL(url))
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=_proxy_to(URL(url))
             )
         return self._session
 
 
-def _proxy_to(url: URL) -> dict[str, Any]:
+def _proxy_to(url: URL) -> str | None:
     """As the environment says, asked once: aiohttp would look there, and at .netrc, for every request."""
-    proxy = getproxies().get(url.scheme)
-    if not proxy or proxy_bypass(url.host or ""):
-        return {}
-    way = URL(proxy)
-    auth = aiohttp.BasicAuth(way.user, way.password or "") if way.user else None
-    return {"proxy": way.with_user(None), "proxy_auth": auth}
+    return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)

@@ -98,7 +98,7 @@ class HfModel:
         device: `cuda`, `mps`, `cpu`, or empty for the best there is.
         trust_remote_code: run Python code that lies beside the weights.
         batching: compute the replies under way in one pass, `memories` at once; None: on CUDA.
-        adapter: folder of an adapter of peft that belongs to the model; its tokenizer is taken.
+        adapter: folder of an adapter of peft that belongs to the model; its tokenizer is taken, where it has one.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -123,7 +123,9 @@ class HfModel:
             torch.set_num_threads(threads)
         self._device = torch.device(device or _best_device())
         try:
-            tokenizer = AutoTokenizer.from_pretrained(adapter or folder, trust_remote_code=trust_remote_code)
+            tokenizer = AutoTokenizer.from_pretrained(
+                tokenizer_folder(folder, adapter), trust_remote_code=trust_remote_code
+            )
             model: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=_dtype(self._device),
@@ -374,3 +376,8 @@ def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
 def _first_sentence(error: Exception) -> str:
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return line[:300].rstrip(".") + "."
+
+
+def tokenizer_folder(base: Path, adapter: Path | None) -> Path:
+    """Where the tokenizer of a model is: beside the adapter that is added to it, where one came along."""
+    return adapter if adapter is not None and (adapter / "tokenizer.json").is_file() else base

@@ -69,7 +69,8 @@ def export_adapter(folder: Path, base: Path, target: Path, name: str) -> None:
             called = names.get_name(f"{layer}.weight", try_suffixes=(".weight",))
             if called is None:
                 raise UserError(f"{name} has weights of a kind that llama.cpp does not know: {key}.")
-            matrix = tensors.get_tensor(key).float().numpy()
+            tensor = tensors.get_tensor(key)
+            matrix = (tensor if tensors.get_slice(key).get_dtype() == "F16" else tensor.float()).numpy()
             if side == "lora_B":  # (out, rank): its rows are those of the layer
                 matrix = _arranged(f"{layer}.weight", matrix, config)
             writer.add_tensor(f"{called}.{side.lower()}", np.ascontiguousarray(matrix))
@@ -81,10 +82,12 @@ def merged(base: Path, adapter: Path, target: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
+    from chatbot.engines.hf_model import tokenizer_folder
+
     whole = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
     model: Any = PeftModel.from_pretrained(whole, str(adapter))
     model.merge_and_unload().save_pretrained(target)
-    tokenizer.load(adapter).save_pretrained(target)
+    tokenizer.load(tokenizer_folder(base, adapter)).save_pretrained(target)
 
 
 def _config(folder: Path, name: str) -> dict[str, Any]:

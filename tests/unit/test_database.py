@@ -209,3 +209,37 @@ async def test_what_follows_a_statement_that_could_not_begin_is_in_the_transacti
                     await connection.execute(change)
                     1 / 0  # noqa: B018 - whatever raises
         assert [one.system for one in await Conversations(database).list()] == ["first"]
+
+
+async def test_to_close_it_twice_does_no_harm(tmp_path: Path) -> None:
+    database = await Database.open(url(tmp_path / "chatbot.db"))
+    await database.close()
+    async with asyncio.timeout(5):
+        await database.close()
+
+
+async def test_writers_who_are_kept_waiting_hold_up_no_reader(tmp_path: Path) -> None:
+    """More than there are threads wait for a lock of another program; who reads does not wait with them."""
+    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
+        conversations = Conversations(database)
+        await conversations.create("first")
+        with closing(sqlite3.connect(tmp_path / "chatbot.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writers = [asyncio.create_task(conversations.create(str(number))) for number in range(20)]
+            async with asyncio.timeout(5):
+                for _ in range(50):
+                    assert len(await conversations.list()) == 1
+            other.execute("ROLLBACK")
+        await asyncio.gather(*writers)
+        assert len(await conversations.list()) == 21
+
+
+async def test_any_number_may_read_at_once(tmp_path: Path) -> None:
+    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
+
+        async def read() -> int:
+            async with database.read() as connection:
+                return int((await connection.execute(text("SELECT count(*) FROM conversations"))).scalar_one())
+
+        async with asyncio.timeout(20):
+            assert await asyncio.gather(*(read() for _ in range(500))) == [0] * 500

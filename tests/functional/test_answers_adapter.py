@@ -1,0 +1,56 @@
+"""The adapter that ships: whole, small, in both engines, and out of the packages that its card names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from chatbot.catalog import CATALOG, Bundled
+from chatbot.gpt.open_chats import build
+from tests.conftest import Chatbot
+
+MODEL = "smollm2-135m-answers@1"
+
+
+def test_its_files_are_those_of_the_catalog_and_small() -> None:
+    [entry] = [entry for entry in CATALOG if entry.ref == MODEL]
+    assert isinstance(entry.source, Bundled)
+    folder = entry.source.path.parent
+    for name, sha256 in ((entry.file_name, entry.sha256), *entry.beside):
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256
+    assert entry.source.path.stat().st_size == entry.size
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 15_000_000
+
+
+@pytest.mark.usefixtures("model_path")
+def test_both_engines_answer_with_it(chatbot: Chatbot, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("Who wrote Romeo and Juliet?", "--temperature", "0", "--max-tokens", "40")
+    base = chatbot("ask", *asked).stdout
+    used = chatbot("models", "use", MODEL)
+    assert used.returncode == 0, used.stderr
+    for engine in ("llamacpp", "hf"):
+        monkeypatch.setenv("CHATBOT_ENGINE", engine)
+        done = chatbot("ask", "--json", *asked, timeout=300)
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        assert answer["model"] == MODEL
+        assert answer["finish_reason"] == "stop"
+        assert "William Shakespeare" in answer["text"]
+        assert answer["text"] != base.strip()
+
+
+def test_its_chats_come_out_of_the_packages(tmp_path: Path) -> None:
+    assert build(tmp_path / "chats.jsonl") == 2325
+    chats = [json.loads(line)["messages"] for line in (tmp_path / "chats.jsonl").read_text().splitlines()]
+    for chat in chats:
+        assert [message["role"] for message in chat] == ["user", "assistant"] * (len(chat) // 2)
+        assert all(message["content"] for message in chat)
+    assert {len(chat) // 2 for chat in chats} == {1, 2, 3}
+    questions = [chat[0]["content"] for chat in chats]
+    assert any(question.startswith("Tell me a joke") for question in questions), "small talk"
+    assert sum("square" in question for question in questions) > 10, "tasks"
+    text = " ".join(message["content"] for chat in chats for message in chat).lower()
+    assert "<noinput>" not in text

@@ -1,0 +1,95 @@
+"""What carries requests to the Bot API, against real sockets: whether a request that failed may have arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+from telegram.error import NetworkError, TimedOut
+from yarl import URL
+
+from adapters.telegram.http import AiohttpRequest, _proxy_to, never_left
+
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+async def failure(url: str, answer: Answer | None = None, read_s: float = 5.0) -> NetworkError:
+    server = await asyncio.start_server(answer, "127.0.0.1", 0) if answer else None
+    port = server.sockets[0].getsockname()[1] if server else free_port()
+    request = AiohttpRequest(4, read_s)
+    try:
+        with pytest.raises(NetworkError) as raised:
+            await request.do_request(url.format(port=port), "POST")
+        return raised.value
+    finally:
+        await request.shutdown()
+        if server:
+            server.close()
+
+
+async def test_where_nothing_listens_it_never_left() -> None:
+    assert never_left(await failure("http://127.0.0.1:{port}/"))
+
+
+async def test_behind_a_proxy_that_is_down_it_never_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    assert never_left(await failure("http://telegram.invalid/"))
+
+
+async def test_what_is_cut_after_it_was_heard_may_have_arrived() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    assert not never_left(await failure("http://127.0.0.1:{port}/", hang_up))
+
+
+async def test_where_no_answer_comes_it_may_have_arrived() -> None:
+    async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    error = await failure("http://127.0.0.1:{port}/", be_silent, read_s=0.2)
+    assert isinstance(error, TimedOut)
+    assert not never_left(error)
+
+
+def test_the_proxy_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _proxy_to(URL("https://api.telegram.org/bot1")) is None
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    assert _proxy_to(URL("https://api.telegram.org/bot1")) == "http://proxy.example:3128"
+    monkeypatch.setenv("no_proxy", "api.telegram.org")
+    assert _proxy_to(URL("https://api.telegram.org/bot1")) is None
+
+
+async def test_the_proxy_hears_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("http_proxy", f"http://me:word@127.0.0.1:{port}")
+        request = AiohttpRequest(4, 5.0)
+        assert await request.do_request("http://telegram.invalid/bot1/getMe", "POST") == (200, b"{}")
+        await request.shutdown()
+    [head] = heard
+    assert head.startswith(b"POST http://telegram.invalid/bot1/getMe ")
+    assert b"proxy-authorization: basic bwu6d29yza==" in head.lower()
