@@ -59,6 +59,7 @@ async def test_promoting_and_rolling_back_walk_the_same_way(registry: Registry, 
         "mine@1": "retired",
         "mine@2": "retired",
         CATALOG[0].ref: "current",
+        "smollm2-135m-answers@1": "available",
     }
 
 
