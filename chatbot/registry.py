@@ -109,6 +109,11 @@ class Registry:
             return model_file(entry, self._models)
         return Path(version.folder, version.settings.get("file", ""))
 
+    def folder(self, version: Version) -> Path:
+        """The folder of a version: of one of the catalog, where this installation has it."""
+        entry = _entry(version)
+        return model_file(entry, self._models).parent if entry is not None else Path(version.folder)
+
     async def pulled(self, version: Version, tell: Tell, announce: Announce | None = None) -> Version:
         """A version that is here now: fetched, read and registered where it had to be.
 

@@ -159,7 +159,7 @@ def backend_of(url: str | Path) -> Backend:
             return Sqlite(parsed)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise StorageError(f"No driver for the database URL: {error}.") from None
-    except (InvalidRequestError, ValueError, TypeError) as error:
+    except (ArgumentError, InvalidRequestError, ValueError, TypeError) as error:
         raise StorageError(f"The database URL cannot be used: {error}") from None
     raise StorageError(f"The database URL cannot be used: {parsed.drivername} is neither postgresql nor sqlite.")
 

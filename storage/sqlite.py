@@ -25,7 +25,10 @@ READERS = 16
 """Connections that read at once."""
 
 THREADS = 4
-"""In which all of them work: a long search, or a writer whom another process keeps waiting, holds up one."""
+"""In which all of them work: a long search holds up one."""
+
+LEAVE_S = 1.0
+"""How long what is under way may take where the database is closed."""
 
 _REASONS = (
     (r"readonly|read-only", "cannot be written: it is read-only; change its permissions or set CHATBOT_HOME"),
@@ -41,30 +44,34 @@ class Sqlite:
     """A `Backend`. Any driver of SQLite that SQLAlchemy knows is taken; an encrypting one, say, is another URL."""
 
     elsewhere = "set CHATBOT_HOME to another folder"
-    errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     patience_s = 0.0
 
     def __init__(self, url: URL) -> None:
         if url.drivername == "sqlite+aiosqlite":  # whoever wants the usual driver may say so either way
             url = url.set(drivername="sqlite")
-        if url.database in (None, "", ":memory:"):
+        url = url.difference_update_query(["check_same_thread"])  # that is for us to say
+        if not url.database or "memory" in f"{url.database.partition(':')[2]}{url.query.get('mode')}":
             raise StorageError("The database URL names no file; what was said would be lost.")
         self.shown = url.database or ""
         _make_folder(Path(self.shown).parent)
         self._engine = create_engine(url, poolclass=QueuePool, pool_size=READERS + 1, max_overflow=-1)
+        driver: Any = self._engine.dialect.loaded_dbapi
+        self.errors: tuple[type[Exception], ...] = (sqlite3.Error, driver.Error)
         _prepare(self._engine)
         self._writer = self._engine.execution_options(chatbot_write=True)
-        self._workers = Workers(THREADS)
+        # What is written waits for no reader; there is one writer at a time.
+        self._reading, self._writing = Workers(THREADS), Workers(1)
         self._readers = asyncio.Semaphore(READERS)
         self._one_writer = asyncio.Lock()
 
     async def close(self) -> None:
-        await self._workers.do(self._engine.dispose)
-        self._workers.end()
+        for workers in (self._writing, self._reading):  # what was given back is closed, and the log put in the file
+            await workers.end(LEAVE_S)
+        await asyncio.to_thread(self._engine.dispose)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        async with self._readers, self._connected(self._engine) as connection:
+        async with self._readers, self._connected(self._engine, self._reading) as connection:
             yield connection
 
     @asynccontextmanager
@@ -79,7 +86,7 @@ class Sqlite:
         except TimeoutError:
             raise sqlite3.OperationalError("database is locked") from None
         try:
-            async with self._connected(self._writer) as connection:
+            async with self._connected(self._writer, self._writing) as connection:
                 yield connection
                 await connection.commit()
         finally:
@@ -89,8 +96,8 @@ class Sqlite:
         return self.writing(None)
 
     @asynccontextmanager
-    async def _connected(self, engine: Engine) -> AsyncIterator[AsyncConnection]:
-        connection = ThreadConnection(engine, self._workers)
+    async def _connected(self, engine: Engine, workers: Workers) -> AsyncIterator[AsyncConnection]:
+        connection = ThreadConnection(engine, workers)
         try:
             yield cast(AsyncConnection, connection)  # as far as anything here uses one
         finally:

@@ -53,12 +53,16 @@ class ThreadConnection:
         return await self._workers.do(lambda: self._turn(work, *arguments, **named))
 
     def _turn(self, work: Callable[Concatenate[Connection, P], T], *arguments: P.args, **named: P.kwargs) -> T:
-        with self._alone:
-            if self._given_back:
-                raise RuntimeError("The connection was given back.")
-            if self._connection is None:
-                self._connection = self._begun()
-            return work(self._connection, *arguments, **named)
+        try:
+            with self._alone:
+                if self._given_back:
+                    raise RuntimeError("The connection was given back.")
+                if self._connection is None:
+                    self._connection = self._begun()
+                return work(self._connection, *arguments, **named)
+        finally:
+            if self._given_back:  # meanwhile, by a task that was cancelled
+                self._close()
 
     def _begun(self) -> Connection:
         connection = self._engine.connect()
@@ -75,15 +79,18 @@ class ThreadConnection:
 
     def give_back(self) -> None:
         """Undo what was not committed, and let others have the connection: some time soon, nobody waits for it."""
+        self._given_back = True
+        self._workers.do_later(self._close)
 
-        def close() -> None:
-            with self._alone:
-                self._given_back = True
-                if self._connection is not None:
+    def _close(self) -> None:
+        if self._alone.acquire(blocking=False):  # else the turn that still goes on does it, and no thread waits
+            try:
+                connection, self._connection = self._connection, None
+                if connection is not None:
                     with suppress(DBAPIError):  # it cannot be undone any better
-                        self._connection.close()
-
-        self._workers.do_later(close)
+                        connection.close()
+            finally:
+                self._alone.release()
 
 
 def _execute(connection: Connection, statement: Any, parameters: Any) -> Result[Any]:

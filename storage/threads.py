@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -21,7 +22,7 @@ class Workers:
     def __init__(self, count: int) -> None:
         self._given: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._count = count
-        self._started = False
+        self._threads: list[Thread] = []
 
     async def do(self, work: Callable[[], T]) -> T:
         """What `work` returns or raises; what was cancelled before it began is left out."""
@@ -49,21 +50,25 @@ class Workers:
         """Let something be done that cannot fail, and for which nobody waits."""
         self._give(work)
 
-    def end(self) -> None:
-        """Let the threads end once they have done what was given; whatever is given after that, new ones do."""
-        if self._started:
-            for _ in range(self._count):
-                self._given.put(None)
-            self._given, self._started = SimpleQueue(), False
+    async def end(self, within_s: float) -> None:
+        """Do what was given, and wait for that so long at most; whatever is given after it, new threads do."""
+        threads, give_up = self._threads, time.monotonic() + within_s
+        for _ in threads:
+            self._given.put(None)
+        self._given, self._threads = SimpleQueue(), []
+        for thread in threads:
+            await asyncio.to_thread(thread.join, max(0.0, give_up - time.monotonic()))
 
     def _give(self, work: Callable[[], object]) -> None:
-        if not self._started:
-            self._started = True
-            for _ in range(self._count):
-                Thread(target=_work_off, args=(self._given,), daemon=True).start()
+        if not self._threads:
+            self._threads = [Thread(target=_work_off, args=(self._given,), daemon=True) for _ in range(self._count)]
+            for thread in self._threads:
+                thread.start()
         self._given.put(work)
 
 
 def _work_off(given: SimpleQueue[Callable[[], object] | None]) -> None:
     while (work := given.get()) is not None:
-        work()
+        with suppress(Exception):  # of what nobody waits for
+            work()
+        del work  # nothing of it is kept until the next

@@ -6,18 +6,19 @@ import logging
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import httpx
+import httpx2
 from telegram.error import NetworkError, TimedOut
 from telegram.request import BaseRequest, RequestData
 from yarl import URL
 
 from adapters.telegram.logs import tell
+from chatbot.trace import hide
 
 CONNECT_S = 10.0
 """To wait for a connection, from those kept or a new one."""
 
-SEND_S, UPLOAD_S = 5.0, 60.0
-"""To write a request, without files and with some."""
+SEND_S, SLOWEST = 5.0, 20_000
+"""To write a request, and bytes of its files a second. What is read may take as long as it goes on coming."""
 
 IDLE_S = 5.0
 """A connection that rests longer is closed: the server might close it just as the next request leaves."""
@@ -65,10 +66,11 @@ class AiohttpRequest(BaseRequest):
             NetworkError: it failed otherwise. `never_left` tells of both whether it may have arrived.
         """
         files = request_data.multipart_data if request_data else {}
-        body = aiohttp.FormData(request_data.json_parameters if request_data else {})
+        body = aiohttp.FormData(request_data.json_parameters if request_data else {}, quote_fields=False)
         for name, (file_name, content, media_type) in files.items():
             body.add_field(name, content, filename=file_name, content_type=media_type)
-        most_s = CONNECT_S + (UPLOAD_S if files else SEND_S) + self._read_s
+        size = sum(len(content) for _, content, _ in files.values() if isinstance(content, bytes))
+        most_s = CONNECT_S + SEND_S + size / SLOWEST + self._read_s if method == "POST" else None
         timeout = aiohttp.ClientTimeout(total=most_s, connect=CONNECT_S, sock_read=self._read_s)
         headers = {"User-Agent": self.USER_AGENT}
         try:
@@ -80,6 +82,8 @@ class AiohttpRequest(BaseRequest):
                 return response.status, content
         except TimeoutError as error:
             raise TimedOut(type(error).__name__) from error
+        except aiohttp.ClientHttpProxyError as error:  # its own words name the proxy, with whatever password
+            raise NetworkError(f"the proxy says {error.status} {error.message}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise NetworkError(f"{type(error).__name__}: {error}") from error
 
@@ -88,7 +92,7 @@ class AiohttpRequest(BaseRequest):
             connector = aiohttp.TCPConnector(
                 limit=self._connections,
                 keepalive_timeout=IDLE_S,
-                ssl=httpx.create_ssl_context(),  # the certificates that everything else here trusts
+                ssl=httpx2.create_ssl_context(),  # the certificates with which models are fetched
             )
             self._session = aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=_proxy_to(URL(url))
@@ -97,5 +101,18 @@ class AiohttpRequest(BaseRequest):
 
 
 def _proxy_to(url: URL) -> str | None:
-    """As the environment says, asked once: aiohttp would look there, and at .netrc, for every request."""
-    return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
+    """As the environment says, asked once: aiohttp would look there, and at .netrc, for every request.
+
+    Raises NetworkError where the bot cannot go through it.
+    """
+    found = getproxies()
+    proxy = found.get(url.scheme) or found.get("all")
+    if not proxy or proxy_bypass(url.host or ""):
+        return None
+    kind, _, rest = proxy.rpartition("://")
+    if kind not in ("", "http", "https"):
+        raise NetworkError(f"the environment names a {kind} proxy, and the bot goes through http ones only")
+    way = URL(f"{kind or 'http'}://{rest}")
+    for secret in {way.password, way.raw_password} - {None, ""}:
+        hide(str(secret))
+    return str(way)

@@ -35,8 +35,8 @@ def start_log(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    if level == "info":  # alembic tells of its own start there
-        for name in ("telegram", "alembic"):
+    if level == "info":  # httpx tells of every single request there, and alembic of its own start
+        for name in ("telegram", "alembic", "httpx", "httpx2"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -209,7 +209,7 @@ async def _base(wanted: str, may_be_adapter: bool, progress: ProgressPrinter) ->
         version = await (store.registry.find(wanted) if wanted else store.registry.current("gpt"))
         begun: dict[str, Any] = {}
         if "base" in version.settings and may_be_adapter:
-            begun = begin_with(Path(version.folder)) | {"adapter_ref": version.ref}
+            begun = begin_with(store.registry.folder(version)) | {"adapter_ref": version.ref}
             version = await store.registry.find(version.settings["base"])
         elif "base" in version.settings:
             raise UserError(

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from chatbot.engines.base import ImageGenerator, Responder
 from chatbot.engines.head_start import HeadStart, start_server
@@ -227,12 +226,12 @@ class Models:
                 device=settings.device,
                 trust_remote_code=base.settings.get("trust_remote_code", False),
                 converted=converted_folder(settings.cache, base.checksum),
-                adapter=None if base is version else Path(version.folder),
+                adapter=None if base is version else self._registry.folder(version),
                 tell=self._tell,
             )
         if path.suffix != ".gguf":
             raise ModelError(f"{base.ref} is no GGUF file; the engine for it is hf.")
-        adapter = None if base is version else Path(version.folder, "adapter.gguf")
+        adapter = None if base is version else self._registry.folder(version) / "adapter.gguf"
         if adapter is not None and not adapter.exists():
             raise ModelError(f"{version.ref} has no adapter.gguf; the engine for it is hf.")
 

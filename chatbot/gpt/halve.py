@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from chatbot.catalog import DEFAULTS
@@ -36,8 +37,8 @@ def halve(folder: Path, base: Path, out: Path) -> None:
         config["base_model_name_or_path"] = DEFAULTS["gpt"].ref  # not a folder of whoever trained it
         kept = {name: value for name, value in sorted(config.items()) if value is not None}
         (out / "adapter_config.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"Cannot halve {folder} into {out}: {error.strerror or error}.") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"Cannot halve {folder} into {out}: {error}") from None
     export_adapter(out, base, out / ADAPTER_GGUF, DEFAULTS["gpt"].ref)
 
 

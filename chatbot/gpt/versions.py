@@ -64,7 +64,7 @@ async def candidate_of(
 
     adapter, base = None, version
     if "base" in version.settings:
-        adapter, base = Path(version.folder), await registry.find(version.settings["base"])
+        adapter, base = registry.folder(version), await registry.find(version.settings["base"])
     return Candidate(version.ref, await transformers_folder(registry, settings, base, tell), adapter)
 
 
@@ -91,7 +91,7 @@ async def export_to_gguf(
     adapter: Path | None = None
     base = version
     if "base" in version.settings:
-        adapter, base = Path(version.folder), await registry.find(version.settings["base"])
+        adapter, base = registry.folder(version), await registry.find(version.settings["base"])
     elif registry.path(version).suffix.lower() == ".gguf":
         raise UserError(f"{version.ref} is a GGUF file already: {registry.path(version)}.")
     folder = await transformers_folder(registry, settings, base, tell)

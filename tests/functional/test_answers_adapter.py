@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,17 @@ def test_both_engines_answer_with_it(chatbot: Chatbot, monkeypatch: pytest.Monke
         assert answer["finish_reason"] == "stop"
         assert "William Shakespeare" in answer["text"]
         assert answer["text"] != base.strip()
+
+
+@pytest.mark.usefixtures("model_path")
+def test_it_is_found_where_this_installation_has_it(chatbot: Chatbot, home: Path) -> None:
+    """Also where another one chose it, which lay elsewhere."""
+    assert chatbot("models", "use", MODEL).returncode == 0
+    with closing(sqlite3.connect(home / "chatbot.db")) as connection:
+        connection.execute("UPDATE versions SET folder = '/nowhere' WHERE name = 'smollm2-135m-answers'")
+        connection.commit()
+    done = chatbot("ask", "Hello!", "--max-tokens", "5")
+    assert done.returncode == 0, done.stderr
 
 
 def test_its_chats_come_out_of_the_packages(tmp_path: Path) -> None:

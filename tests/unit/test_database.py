@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -243,3 +244,65 @@ async def test_any_number_may_read_at_once(tmp_path: Path) -> None:
 
         async with asyncio.timeout(20):
             assert await asyncio.gather(*(read() for _ in range(500))) == [0] * 500
+
+
+SLOW = text(
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000) SELECT count(*) FROM n"
+)
+
+
+async def test_slow_readers_hold_up_no_writer(tmp_path: Path) -> None:
+    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
+
+        async def search() -> None:
+            async with database.read() as connection:
+                await connection.execute(SLOW)
+
+        searches = [asyncio.create_task(search()) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        await Conversations(database).create("first")
+        assert not any(task.done() for task in searches), "it was written while they searched"
+        for task in searches[:3]:
+            task.cancel()
+        await asyncio.wait(searches)
+        assert len(await Conversations(database).list()) == 1
+
+
+def test_what_is_closed_leaves_all_in_the_file(tmp_path: Path) -> None:
+    async def use() -> None:
+        async with await Database.open(url(tmp_path / "chatbot.db")) as database:
+            await Conversations(database).create("")
+            await asyncio.gather(*(Conversations(database).list() for _ in range(20)))
+
+    for _ in range(30):
+        asyncio.run(use())
+        assert not (tmp_path / "chatbot.db-wal").exists()
+
+
+@pytest.mark.parametrize(
+    "odd", ["sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true", "sqlite://data/chatbot.db"]
+)
+async def test_a_url_without_a_file_is_said(odd: str) -> None:
+    with pytest.raises(StorageError, match="database URL"):
+        await Database.open(odd)
+
+
+async def test_cancelled_readers_hold_one_thread_each(tmp_path: Path) -> None:
+    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
+
+        async def search() -> None:
+            async with database.read() as connection:
+                await connection.execute(SLOW)
+
+        searches = [asyncio.create_task(search()) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        for task in searches:
+            task.cancel()
+        await asyncio.gather(*searches, return_exceptions=True)
+        began = time.monotonic()
+        for _ in range(10):
+            await Conversations(database).list()
+        quick = time.monotonic() - began
+        async with database.read() as connection:
+            await connection.execute(SLOW)
+        assert quick < time.monotonic() - began - quick, "nobody waited for what was cancelled"

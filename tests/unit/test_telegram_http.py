@@ -7,17 +7,30 @@ import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
+from telegram import InputFile
 from telegram.error import NetworkError, TimedOut
+from telegram.request import RequestData
+from telegram.request._requestparameter import RequestParameter
 from yarl import URL
 
 from adapters.telegram.http import AiohttpRequest, _proxy_to, never_left
+from chatbot.trace import without_secrets
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
+    for name in (
+        "http_proxy",
+        "HTTP_PROXY",
+        "https_proxy",
+        "HTTPS_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+        "no_proxy",
+        "NO_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -71,8 +84,50 @@ def test_the_proxy_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _proxy_to(URL("https://api.telegram.org/bot1")) is None
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     assert _proxy_to(URL("https://api.telegram.org/bot1")) == "http://proxy.example:3128"
+    monkeypatch.setenv("https_proxy", "proxy.example:3128")
+    assert _proxy_to(URL("https://api.telegram.org/bot1")) == "http://proxy.example:3128"
+    monkeypatch.delenv("https_proxy")
+    monkeypatch.setenv("all_proxy", "socks5://proxy.example:1080")
+    with pytest.raises(NetworkError, match="socks5 proxy"):
+        _proxy_to(URL("https://api.telegram.org/bot1"))
     monkeypatch.setenv("no_proxy", "api.telegram.org")
     assert _proxy_to(URL("https://api.telegram.org/bot1")) is None
+
+
+async def test_what_a_proxy_refuses_says_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("https_proxy", f"http://me:hunter2@127.0.0.1:{port}")
+        error = await failure("https://telegram.invalid/bot1/getMe")
+    assert never_left(error)
+    assert "407" in str(error)
+    assert "hunter2" not in str(error)
+    assert without_secrets("me:hunter2@") == "me:***@"
+
+
+async def test_a_file_keeps_its_name() -> None:
+    heard = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"content of it"))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        file = InputFile(b"content of it", filename="天气 report.md")
+        data = RequestData([RequestParameter("document", "attach://x", [file])])
+        request = AiohttpRequest(4, 5.0)
+        assert await request.do_request(f"http://127.0.0.1:{port}/", "POST", data) == (200, b"{}")
+        await request.shutdown()
+    assert 'filename="天气 report.md"' in heard[0].decode()
 
 
 async def test_the_proxy_hears_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
