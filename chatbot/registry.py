@@ -104,10 +104,7 @@ class Registry:
 
     def path(self, version: Version) -> Path:
         """The file or folder of a version, fetched or not."""
-        entry = _entry(version)
-        if entry is not None:
-            return model_file(entry, self._models)
-        return Path(version.folder, version.settings.get("file", ""))
+        return Path(self.folder(version), version.settings.get("file", ""))
 
     def folder(self, version: Version) -> Path:
         """The folder of a version: of one of the catalog, where this installation has it."""
@@ -245,7 +242,7 @@ class Registry:
             raise ModelError(f"{version.ref} is in use; `chatbot models use` another first.")
         if registered:
             await self._versions.remove(version.name, version.version)
-        folder = model_file(entry, self._models).parent if entry else Path(version.folder)
+        folder = self.folder(version)
         if any(ours in folder.parents for ours in (self._models, self._home)):
             try:
                 await asyncio.to_thread(shutil.rmtree, folder)

@@ -23,7 +23,7 @@ from typing import Any
 from filelock import FileLock
 from PIL import Image
 
-from chatbot.errors import UserError
+from chatbot.errors import UserError, exit_code
 from chatbot.settings import cache_folder
 
 Tell = Callable[[str, float | None], None]
@@ -188,12 +188,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m chatbot.aigc.emoji", description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     out: Path = parser.parse_args().out
-    try:
-        print(f"{build(out)} pictures in {out}")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: print(f"{build(out)} pictures in {out}"))
 
 
 if __name__ == "__main__":

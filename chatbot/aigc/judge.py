@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from chatbot.aigc import captions, dataset, losses
 from chatbot.aigc.pictures import as_batch, on_background, vary
 from chatbot.aigc.text import LENGTH
-from chatbot.errors import ModelError, UserError
+from chatbot.errors import ModelError, exit_code
 from chatbot.training.randomness import order_of, step_generator
 
 SIZE = 64
@@ -142,16 +142,14 @@ def main() -> int:
     def tell(text: str, fraction: float | None) -> None:
         print(text, file=sys.stderr)
 
-    try:
+    def work() -> None:
         with tempfile.TemporaryDirectory() as name:
             data = dataset.prepare(arguments.data, Path(name), SIZE, lambda *_: None, print)
             read = captions.read(data.items, "text", text_encoder, lambda *_: None)
             judge = train(data, read, int(arguments.kimg * 1000 / 128), tell)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    save(judge, arguments.out)
-    return 0
+        save(judge, arguments.out)
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from chatbot.catalog import DEFAULTS
 from chatbot.engines.weights import transformers_folder
-from chatbot.errors import UserError
+from chatbot.errors import UserError, exit_code
 from chatbot.gpt.export import export_adapter
 from chatbot.gpt.versions import ADAPTER_GGUF, ADAPTER_WEIGHTS
 from chatbot.settings import Settings
@@ -54,12 +54,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of the adapter")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     arguments = parser.parse_args()
-    try:
-        asyncio.run(_run(arguments.folder, arguments.out))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: asyncio.run(_run(arguments.folder, arguments.out)))
 
 
 if __name__ == "__main__":

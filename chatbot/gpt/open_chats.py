@@ -1,14 +1,15 @@
 """Builds the chats that the default model's adapter learned from, out of public packages:
 `python -m chatbot.gpt.open_chats OUT.jsonl`.
 
-Questions, tasks and answers of InstructLab (Apache-2.0, synthetic), and the small talk
-of chatterbot-corpus (BSD). Left out are texts that ask about something they do not show, that name whoever
-trained their writer, are very short or long, or come twice. Some follow one another as turns of one chat, so that an
-answer is learned after another one too. Needs pip for the packages, with whatever registry it is set to.
+Questions, tasks and answers of InstructLab (Apache-2.0, synthetic), and the small talk of chatterbot-corpus (BSD).
+Left out are texts that ask about something they do not show, that name whoever trained their writer, are very short
+or long, or come twice. Some follow one another as turns of one chat, so that an answer is learned after another one
+too. Needs pip for the packages, with whatever registry it is set to.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import random
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
-from chatbot.errors import UserError
+from chatbot.errors import UserError, exit_code
 
 TASKS = ("instructlab==0.26.1", "--no-binary", "instructlab-0.26.1/scripts/test-data/train_all_pruned_SDG.jsonl")
 TALK = ("chatterbot-corpus==1.3.3", "--only-binary", "chatterbot_corpus/data/english/")
@@ -73,8 +74,8 @@ def _download(source: tuple[str, str, str], folder: Path) -> Path:
     requirement, kind, _ = source
     package = requirement.partition("==")[0]
     place = folder / package
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", kind, package, "-d", str(place)]
-    done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-input", kind, package]
+    done = subprocess.run([*command, "--dest", str(place), requirement], capture_output=True, check=False)
     if done.returncode != 0:
         raise UserError(f"pip cannot download {requirement}; check the network and pip's settings.")
     [archive] = place.iterdir()
@@ -132,15 +133,10 @@ def _line(chat: list[Pair]) -> str:
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
-        print("usage: python -m chatbot.gpt.open_chats OUT.jsonl", file=sys.stderr)
-        return 2
-    try:
-        print(f"{build(Path(sys.argv[1]))} chats")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    parser = argparse.ArgumentParser(prog="python -m chatbot.gpt.open_chats", description=__doc__)
+    parser.add_argument("out", type=Path, metavar="OUT.jsonl", help="file to write")
+    out: Path = parser.parse_args().out
+    return exit_code(lambda: print(f"{build(out)} chats in {out}"))
 
 
 if __name__ == "__main__":

@@ -112,7 +112,6 @@ def test_a_damaged_file_is_refused_without_a_word_from_its_thread(tmp_path: Path
 CANCELLED = """
 import asyncio, random, sys
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from storage.database import Database
 
 async def use(database):

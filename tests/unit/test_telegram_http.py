@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
-from telegram import InputFile
+from telegram import Bot
 from telegram.error import NetworkError, TimedOut
-from telegram.request import RequestData
-from telegram.request._requestparameter import RequestParameter
 from yarl import URL
 
 from adapters.telegram.http import AiohttpRequest, _proxy_to, never_left
@@ -21,17 +21,28 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "http_proxy",
-        "HTTP_PROXY",
-        "https_proxy",
-        "HTTPS_PROXY",
-        "all_proxy",
-        "ALL_PROXY",
-        "no_proxy",
-        "NO_PROXY",
-    ):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@asynccontextmanager
+async def answering(answer: bytes, end: bytes = b"\r\n\r\n") -> AsyncIterator[tuple[int, list[bytes]]]:
+    """The port of a server that hears one request up to `end`, and gives that answer; and what it has heard."""
+    heard = []
+
+    async def answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(end))
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer_one, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], heard
+
+
+def ok(body: str) -> bytes:
+    return f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
 
 
 def free_port() -> int:
@@ -95,14 +106,7 @@ def test_the_proxy_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_what_a_proxy_refuses_says_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n")
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with answering(b"HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n") as (port, _):
         monkeypatch.setenv("https_proxy", f"http://me:hunter2@127.0.0.1:{port}")
         error = await failure("https://telegram.invalid/bot1/getMe")
     assert never_left(error)
@@ -111,36 +115,8 @@ async def test_what_a_proxy_refuses_says_no_password(monkeypatch: pytest.MonkeyP
     assert without_secrets("me:hunter2@") == "me:***@"
 
 
-async def test_a_file_keeps_its_name() -> None:
-    heard = []
-
-    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard.append(await reader.readuntil(b"content of it"))
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        file = InputFile(b"content of it", filename="天气 report.md")
-        data = RequestData([RequestParameter("document", "attach://x", [file])])
-        request = AiohttpRequest(4, 5.0)
-        assert await request.do_request(f"http://127.0.0.1:{port}/", "POST", data) == (200, b"{}")
-        await request.shutdown()
-    assert 'filename="天气 report.md"' in heard[0].decode()
-
-
 async def test_the_proxy_hears_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    heard = []
-
-    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with answering(ok("{}")) as (port, heard):
         monkeypatch.setenv("http_proxy", f"http://me:word@127.0.0.1:{port}")
         request = AiohttpRequest(4, 5.0)
         assert await request.do_request("http://telegram.invalid/bot1/getMe", "POST") == (200, b"{}")
@@ -148,3 +124,13 @@ async def test_the_proxy_hears_who_asks(monkeypatch: pytest.MonkeyPatch) -> None
     [head] = heard
     assert head.startswith(b"POST http://telegram.invalid/bot1/getMe ")
     assert b"proxy-authorization: basic bwu6d29yza==" in head.lower()
+
+
+async def test_a_file_keeps_its_name() -> None:
+    sent = {"message_id": 7, "date": 0, "chat": {"id": 1, "type": "private"}}
+    async with answering(ok(json.dumps({"ok": True, "result": sent})), b"content of it") as (port, heard):
+        request = AiohttpRequest(4, 5.0)
+        bot = Bot("1:token", f"http://127.0.0.1:{port}/bot", request=request, get_updates_request=request)
+        assert (await bot.send_document(1, b"content of it", filename="天气 report.md")).message_id == 7
+        await request.shutdown()
+    assert 'filename="天气 report.md"' in heard[0].decode()
