@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -90,6 +91,7 @@ class ReplyView(MessageView):
         """Whether it is being written here and now."""
         self._markdown = Markdown(message.text, parser_factory=_parser, open_links=False)
         self._stream: MarkdownStream | None = None
+        self._growing = asyncio.Lock()
 
     @property
     def pictures(self) -> list[Shown]:
@@ -121,15 +123,18 @@ class ReplyView(MessageView):
 
     async def append(self, text: str) -> None:
         """Add to a streaming reply."""
-        if self._stream is None:
-            self._stream = Markdown.get_stream(self._markdown)
-        await self._stream.write(text)
+        async with self._growing:
+            if self._stream is None:
+                self._stream = Markdown.get_stream(self._markdown)
+            await self._stream.write(text)
 
     async def end(self, text: str, end: Finished | Failed) -> None:
         """No more will come; `text` is all of it."""
-        if self._stream is not None:
-            await self._stream.stop()
-            self._stream = None
+        # A stream that is stopped before its task has begun shows nothing of it, and cancels who stops it.
+        async with self._growing:
+            if self._stream is not None:
+                await self._stream.stop()
+                self._stream = None
         self.live = False
         if isinstance(end, Failed):
             self.show(replace(self.message, text=text, status="failed", error=end.text))

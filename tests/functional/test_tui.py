@@ -128,7 +128,8 @@ class Driven:
         return [str(view.query_one(Static).render()) for view in self.app.chat.query(SaidView)]
 
     def replies(self) -> list[str]:
-        return [view.query_one(Markdown).source for view in self.app.chat.query(ReplyView)]
+        views = [view.query(Markdown) for view in self.app.chat.query(ReplyView)]
+        return [found.first().source for found in views if found]  # one that is not laid out yet shows nothing
 
     def marks(self) -> list[str]:
         return [str(view.query_one(".mark", Static).render()) for view in self.app.chat.query(ReplyView)]

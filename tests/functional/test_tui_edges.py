@@ -9,12 +9,13 @@ import pytest
 from textual import events
 
 from chatbot.commands import COMMANDS
-from chatbot.events import Usage
+from chatbot.events import Finished, Usage
 from chatbot.settings import Settings
 from chatbot.store import open_store
 from storage.conversations import Conversation
 from tests.functional.test_tui import Driven, a_long_conversation, driven
 from tui.dialogs import DeleteDialog
+from tui.message import ReplyView
 from tui.status import StatusLine, gauge
 from tui.transcript import Transcript
 
@@ -216,3 +217,13 @@ def test_a_gauge_of_no_context_shows_it_as_full() -> None:
     line = StatusLine()
     line.usage = Usage(**WHOLE | {"context_length": 0})
     assert "context ━━━━━━━━" in line.render().plain
+
+
+async def test_a_reply_that_ends_as_its_last_piece_is_shown_is_shown_whole(driven: Driven) -> None:
+    """The piece is on its way to the screen, and what shows it has not begun, when the end comes."""
+    async with driven.run():
+        await driven.say_and_wait("hello")
+        view = driven.app.chat.query_one(ReplyView)
+        end = Finished(view.message.id, view.message.text, "stop", "")
+        await asyncio.gather(view.append(" and more"), view.end(view.message.text, end))
+        await driven.until(lambda: driven.replies()[0].endswith(" and more"))
