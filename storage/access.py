@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from storage.database import Database
 from storage.schema import access, usage
@@ -30,6 +30,14 @@ class Used:
     pictures: int = 0
 
 
+_RULES = (
+    select(*(access.c[name] for name in Rule.__dataclass_fields__))
+    .where(access.c.platform == bindparam("on_platform"))
+    .order_by(access.c.external_id)
+)
+_RULE = _RULES.where(access.c.external_id == bindparam("whose"))
+
+
 class Access:
     """The rules of one platform, and what its accounts used."""
 
@@ -38,17 +46,14 @@ class Access:
         self._platform = platform
 
     async def rule(self, external_id: str) -> Rule:
-        rules = await self._select(access.c.external_id == external_id)
-        return rules[0] if rules else Rule(external_id)
+        async with self._database.read() as connection:
+            values = {"on_platform": self._platform, "whose": external_id}
+            row = (await connection.execute(_RULE, values)).one_or_none()
+        return Rule(external_id) if row is None else Rule(*row)
 
     async def rules(self) -> Sequence[Rule]:
-        return await self._select()
-
-    async def _select(self, *where: object) -> list[Rule]:
-        columns = (access.c[name] for name in Rule.__dataclass_fields__)
-        query = select(*columns).where(access.c.platform == self._platform, *where)  # type: ignore[arg-type]
         async with self._database.read() as connection:
-            return [Rule(*row) for row in await connection.execute(query.order_by(access.c.external_id))]
+            return [Rule(*row) for row in await connection.execute(_RULES, {"on_platform": self._platform})]
 
     async def decide(self, external_id: str, **decided: bool | int | None) -> None:
         """Change what is decided about someone: `allowed`, `messages`, `tokens`, `pictures`."""

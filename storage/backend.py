@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 class Backend(Protocol):
     """One kind of database: how it is opened, how writers keep out of each other's way, and what its errors mean.
 
     `shown` names the database to a person, without its password; `elsewhere` says how to choose another.
-    Connections of `reader` see one state of the database; those of `writer` are to be locked before anything else,
-    and so are those of `migrator`, whose statements may take long.
-    `errors` are those of the driver that SQLAlchemy lets through as they are.
+    `errors` are those of the driver that SQLAlchemy lets through as they are. Where the database is away, it is
+    asked again for `patience_s` seconds.
     """
 
     shown: str
     elsewhere: str
-    reader: AsyncEngine
-    writer: AsyncEngine
-    migrator: AsyncEngine
     errors: tuple[type[Exception], ...]
+    patience_s: float
 
     async def close(self) -> None:
         """Give every connection back."""
 
-    def queue(self) -> AbstractAsyncContextManager[Any]:
-        """Where writers of this process await their turn, before they take a connection."""
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection that sees one state of the database."""
 
-    async def lock(self, connection: AsyncConnection, scope: str | None) -> None:
-        """Let no one else write, in `scope` or at all, until the transaction of `connection` ends.
+    def writing(self, scope: str | None) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction beside which no one else writes, in `scope` or at all: committed, or undone where it raises.
 
-        What is read after it is the last that was committed.
+        What is read in it is the last that was committed.
         """
+
+    def migrating(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """As `writing` without a scope; a statement may take long."""
 
     async def check_new(self, connection: AsyncConnection) -> None:
         """Raises StorageError where tables made here could not hold any text."""
@@ -44,3 +45,10 @@ class Backend(Protocol):
 
     def is_away(self, error: BaseException) -> bool:
         """Whether the database may be back in a moment."""
+
+
+def cause(error: BaseException) -> BaseException:
+    """What the driver raised, below what SQLAlchemy made of it."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Row, bindparam, delete, func, insert, literal_column, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, literal_column, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.selectable import ScalarSelect
 
 from storage import tree
 from storage.database import Database, once_more_if_lost
@@ -99,11 +98,25 @@ _EVERYTHING = (
     .order_by(messages.c.seq)
 )
 _PINNED = tree.branch(_MESSAGE_COLUMNS, since=bindparam("since")).where(messages.c.pinned)
+_FIRST_PINNED = (
+    select(messages.c.seq)
+    .where(
+        # As the index says it: SQLite does not see that `pinned = 1`, as SQLAlchemy would write, is the same.
+        literal_column("messages.pinned"),
+        messages.c.conversation_id == tree.CONVERSATION_OF_LEAF,
+    )
+    .order_by(messages.c.seq)
+    .limit(1)
+)
 _ONE = tree.with_siblings(_MESSAGE_COLUMNS).where(messages.c.id == bindparam("message"))
 # Every turn runs these: to make them anew would take nearly as long as to run them.
 _BEGIN = insert(conversations)
 _INSERT = insert(messages)
 _NEWEST = select(func.max(conversations.c.updated))
+_CONVERSATION = select(conversations).where(conversations.c.id == bindparam("conversation"))
+_SAID = select(*_MESSAGE_COLUMNS).where(
+    messages.c.id == bindparam("message"), messages.c.conversation_id == bindparam("conversation")
+)
 _SHOW = (
     update(conversations)
     .where(conversations.c.id == bindparam("conversation"))
@@ -203,17 +216,7 @@ class Conversations:
         """
         scope = conversation.id if isinstance(conversation, Conversation) else conversation
         async with self._database.write(scope) as connection:
-            if isinstance(conversation, Conversation):
-                await connection.execute(_BEGIN, asdict(conversation))
-            else:
-                conversation = await conversation_in(connection, conversation)
-            parent_id = conversation.leaf_id
-            if beside is not None:
-                parent_id = (await _message(connection, conversation.id, beside)).parent_id
-            said = _new(conversation.id, parent_id, "user", text, "complete")
-            if message_id:
-                said = replace(said, id=message_id)
-            return await _open_reply(connection, conversation, said, "", new=True)
+            return await connection.run_sync(_add_turn, conversation, text, beside, message_id)
 
     async def add_reply(self, conversation_id: str, message_id: str, *, resume: bool = False) -> Turn:
         """Open another reply, owned by this process, and show its branch.
@@ -224,14 +227,7 @@ class Conversations:
         Raises NotFoundError where there is no such message, or nothing was said before it.
         """
         async with self._database.write(conversation_id) as connection:
-            conversation = await conversation_in(connection, conversation_id)
-            message = await _message(connection, conversation_id, message_id)
-            said = message
-            if message.role == "assistant":
-                if message.parent_id is None:
-                    raise NotFoundError("There is nothing to answer: what this reply answered was deleted.")
-                said = await _message(connection, conversation_id, message.parent_id)
-            return await _open_reply(connection, conversation, said, message.text if resume else "")
+            return await connection.run_sync(_add_reply, conversation_id, message_id, resume)
 
     @once_more_if_lost
     async def save_replies(self, texts: Mapping[str, str]) -> None:
@@ -333,7 +329,7 @@ class Conversations:
         """
         async with self._database.write(conversation_id) as connection:
             await conversation_in(connection, conversation_id)
-            await _message(connection, conversation_id, message_id)
+            await connection.run_sync(_message, conversation_id, message_id)
             leaf_id = await newest_leaf(connection, conversation_id, message_id)
             await connection.execute(
                 update(conversations).where(conversations.c.id == conversation_id).values(leaf_id=leaf_id)
@@ -354,19 +350,8 @@ class Conversations:
 
         Reads the branch back to the oldest pinned message of the conversation, and nothing where there is none.
         """
-        oldest = (
-            select(messages.c.seq)
-            # As the index says it: SQLite does not see that `pinned = 1`, as SQLAlchemy would write, is the same.
-            .where(literal_column("messages.pinned"), messages.c.conversation_id == _conversation_of(leaf_id))
-            .order_by(messages.c.seq)
-            .limit(1)
-        )
         async with self._database.read() as connection:
-            since = (await connection.execute(oldest)).scalar()
-            if since is None:
-                return []
-            values = {"leaf": leaf_id, "since": since, "limit": tree.NO_LIMIT, "person": LOCAL}
-            return [Message(*row) for row in await connection.execute(_PINNED, values)]
+            return await connection.run_sync(_pinned, leaf_id)
 
     async def mark_interrupted(self) -> int:
         """Mark the replies whose writer is gone; returns how many.
@@ -406,21 +391,26 @@ class Conversations:
 
 
 async def conversation_in(connection: AsyncConnection, conversation_id: str) -> Conversation:
-    row = (await connection.execute(select(conversations).where(conversations.c.id == conversation_id))).one_or_none()
+    return await connection.run_sync(_found, conversation_id)
+
+
+def _found(connection: Connection, conversation_id: str) -> Conversation:
+    row = connection.execute(_CONVERSATION, {"conversation": conversation_id}).one_or_none()
     if row is None:
         raise NotFoundError(f"There is no conversation '{conversation_id}'; `chatbot conversations list` shows them.")
     return _conversation(row)
 
 
-def _conversation_of(message_id: str) -> ScalarSelect[str]:
-    return select(messages.c.conversation_id).where(messages.c.id == message_id).scalar_subquery()
+def _pinned(connection: Connection, leaf_id: str) -> Sequence[Message]:
+    since = connection.execute(_FIRST_PINNED, {"leaf": leaf_id}).scalar()
+    if since is None:
+        return []
+    values = {"leaf": leaf_id, "since": since, "limit": tree.NO_LIMIT, "person": LOCAL}
+    return [Message(*row) for row in connection.execute(_PINNED, values)]
 
 
-async def _message(connection: AsyncConnection, conversation_id: str, message_id: str) -> Message:
-    query = select(*_MESSAGE_COLUMNS).where(
-        messages.c.id == message_id, messages.c.conversation_id == conversation_id
-    )
-    row = (await connection.execute(query)).one_or_none()
+def _message(connection: Connection, conversation_id: str, message_id: str) -> Message:
+    row = connection.execute(_SAID, {"message": message_id, "conversation": conversation_id}).one_or_none()
     if row is None:
         raise NotFoundError(f"There is no message '{message_id}' in the conversation '{conversation_id}'.")
     return Message(*row)
@@ -443,22 +433,51 @@ def _row(message: Message) -> dict[str, Any]:
     return fields | {"owner": this_process() if owned else None, "heartbeat": message.created if owned else None}
 
 
-async def _open_reply(
-    connection: AsyncConnection, conversation: Conversation, said: Message, text: str, *, new: bool = False
+def _add_turn(
+    connection: Connection, conversation: str | Conversation, text: str, beside: str | None, message_id: str
+) -> Turn:
+    if isinstance(conversation, Conversation):
+        connection.execute(_BEGIN, asdict(conversation))
+    else:
+        conversation = _found(connection, conversation)
+    parent_id = conversation.leaf_id
+    if beside is not None:
+        parent_id = _message(connection, conversation.id, beside).parent_id
+    said = _new(conversation.id, parent_id, "user", text, "complete")
+    if message_id:
+        said = replace(said, id=message_id)
+    return _open_reply(connection, conversation, said, "", new=True)
+
+
+def _add_reply(connection: Connection, conversation_id: str, message_id: str, resume: bool) -> Turn:
+    conversation = _found(connection, conversation_id)
+    said = message = _message(connection, conversation_id, message_id)
+    if message.role == "assistant":
+        if message.parent_id is None:
+            raise NotFoundError("There is nothing to answer: what this reply answered was deleted.")
+        said = _message(connection, conversation_id, message.parent_id)
+    return _open_reply(connection, conversation, said, message.text if resume else "")
+
+
+def _open_reply(
+    connection: Connection, conversation: Conversation, said: Message, text: str, *, new: bool = False
 ) -> Turn:
     """Open a reply to what was said, and store that too where it is `new`."""
     reply = _new(conversation.id, said.id, "assistant", text, "streaming")
-    await connection.execute(_INSERT, [_row(message) for message in ([said, reply] if new else [reply])])
+    connection.execute(_INSERT, [_row(message) for message in ([said, reply] if new else [reply])])
     shown = {"leaf": reply.id, "title": conversation.title or title_of(said.text)}
-    moment = await next_moment(connection)
-    await connection.execute(_SHOW, shown | {"conversation": conversation.id, "moment": moment})
+    connection.execute(_SHOW, shown | {"conversation": conversation.id, "moment": _next_moment(connection)})
     return Turn(said, reply, conversation)
 
 
 async def next_moment(connection: AsyncConnection) -> datetime:
     """Now; where the clock was put back, the moment after the newest that a conversation has: so the one last spoken
     in stays the first of the list."""
-    newest = (await connection.execute(_NEWEST)).scalar()
+    return await connection.run_sync(_next_moment)
+
+
+def _next_moment(connection: Connection) -> datetime:
+    newest = connection.execute(_NEWEST).scalar()
     now = datetime.now(UTC)
     return now if newest is None or newest < now else newest + timedelta(microseconds=1)
 

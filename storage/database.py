@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
@@ -15,16 +13,15 @@ from sqlalchemy import Connection, Table, insert, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storage.backend import Backend
+from storage.backend import Backend, cause
 from storage.errors import ConnectionLostError, StorageError
 from storage.postgres import Postgres
 from storage.sqlite import Sqlite
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PATIENCE_S = 15
-RETRY_S = 0.25
 _AT_ONCE = 500
 
 P = ParamSpec("P")
@@ -39,7 +36,6 @@ class Database:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._patience_s = 0
 
     @classmethod
     async def open(cls, url: str | Path) -> Database:
@@ -48,7 +44,7 @@ class Database:
         Raises:
             StorageError: it cannot be opened, is damaged, or was made by a newer version of this program.
         """
-        database = cls(_backend(url))
+        database = cls(backend_of(url))
         try:
             await database._migrate()
         except BaseException as error:
@@ -56,7 +52,7 @@ class Database:
             if isinstance(error, ValueError | TypeError):  # a driver that cannot read its part of the URL
                 raise StorageError(f"The database URL cannot be used: {error}.") from None
             raise
-        database._patience_s = PATIENCE_S  # it was there: if it goes away, it may come back
+        database._backend.patience_s = PATIENCE_S  # it was there: if it goes away, it may come back
         return database
 
     async def close(self) -> None:
@@ -74,8 +70,8 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection that sees one state of the database."""
         with self._said_to_a_person():
-            async with AsyncExitStack() as stack:
-                yield await self._connect(stack, self._backend.reader)
+            async with self._backend.reading() as connection:
+                yield connection
 
     @asynccontextmanager
     async def write(self, scope: str | None = None) -> AsyncIterator[AsyncConnection]:
@@ -84,40 +80,9 @@ class Database:
         None of the same scope runs beside it, and one without a scope runs alone: what it has read holds until
         it ends. A scope is a word, such as the id of the conversation that is touched and no other.
         """
-        async with self._write(self._backend.writer, scope) as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def _write(self, engine: AsyncEngine, scope: str | None) -> AsyncIterator[AsyncConnection]:
-        async def begin(connection: AsyncConnection) -> None:
-            await connection.begin()
-            await self._backend.lock(connection, scope)
-
         with self._said_to_a_person():
-            async with self._backend.queue(), AsyncExitStack() as stack:
-                connection = await self._connect(stack, engine, begin)
+            async with self._backend.writing(scope) as connection:
                 yield connection
-                await connection.commit()
-
-    async def _connect(
-        self,
-        stack: AsyncExitStack,
-        engine: AsyncEngine,
-        begin: Callable[[AsyncConnection], Awaitable[None]] | None = None,
-    ) -> AsyncConnection:
-        """Nothing has been done yet: where the database is away, it is asked again until it is back."""
-        give_up = time.monotonic() + self._patience_s
-        while True:
-            try:
-                connection = await stack.enter_async_context(engine.connect())
-                if begin is not None:
-                    await begin(connection)
-                return connection
-            except Exception as error:
-                await stack.aclose()
-                if time.monotonic() > give_up or not self._backend.is_away(_cause(error)):
-                    raise
-            await asyncio.sleep(RETRY_S)
 
     async def _migrate(self) -> None:
         # Alembic takes half a second to import: only a database that needs it pays.
@@ -126,9 +91,11 @@ class Database:
             present = await connection.run_sync(_revision)
         if present == max(known):
             return
-        async with self._write(
-            self._backend.migrator, None
-        ) as connection:  # one process migrates, the others wait and find it done
+        with self._said_to_a_person():
+            await self._bring_up_to_date(known)
+
+    async def _bring_up_to_date(self, known: set[str]) -> None:
+        async with self._backend.migrating() as connection:  # one process does, the others wait and find it done
             present = await connection.run_sync(_revision)
             if present is not None and present not in known:
                 raise StorageError(
@@ -149,9 +116,9 @@ class Database:
         except Exception as error:
             if not isinstance(error, DBAPIError | OSError) and not isinstance(error, self._backend.errors):
                 raise
-            cause = _cause(error)
-            kind = ConnectionLostError if self._backend.is_away(cause) else StorageError
-            reason = self._backend.reason(cause) or f"failed: {cause}"
+            came_of = cause(error)
+            kind = ConnectionLostError if self._backend.is_away(came_of) else StorageError
+            reason = self._backend.reason(came_of) or f"failed: {came_of}"
             raise kind(f"The database {self._backend.shown} {reason}.") from error
 
 
@@ -174,15 +141,16 @@ def once_more_if_lost(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutin
     return run
 
 
-def _backend(url: str | Path) -> Backend:
+def backend_of(url: str | Path) -> Backend:
+    """The kind of database that `url` names. Raises StorageError where it names none."""
     try:
-        parsed = make_url(url) if isinstance(url, str) else URL.create("sqlite+aiosqlite", database=str(url))
+        parsed = make_url(url) if isinstance(url, str) else URL.create("sqlite", database=str(url))
         if "@" in (parsed.host or ""):  # one of the password
             raise ValueError
     except (ArgumentError, ValueError):  # what it says may hold a part of the password
         raise StorageError(
             "The database URL is not one; it looks like postgresql://USER:PASSWORD@HOST/DATABASE "
-            "or sqlite+aiosqlite:///FILE, with what is odd in a password percent-encoded."
+            "or sqlite:///FILE, with what is odd in a password percent-encoded."
         ) from None
     try:
         if parsed.drivername in ("postgresql", "postgresql+asyncpg", "postgres"):
@@ -191,18 +159,9 @@ def _backend(url: str | Path) -> Backend:
             return Sqlite(parsed)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise StorageError(f"No driver for the database URL: {error}.") from None
-    except (InvalidRequestError, ValueError, TypeError) as error:
+    except (ArgumentError, InvalidRequestError, ValueError, TypeError) as error:
         raise StorageError(f"The database URL cannot be used: {error}") from None
-    raise StorageError(
-        f"The database URL cannot be used: {parsed.drivername} is neither postgresql nor sqlite+aiosqlite."
-    )
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What the driver raised, below what SQLAlchemy made of it."""
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        return error.orig.__cause__ or error.orig
-    return error
+    raise StorageError(f"The database URL cannot be used: {parsed.drivername} is neither postgresql nor sqlite.")
 
 
 def _revision(connection: Connection) -> str | None:

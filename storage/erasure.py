@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import Select, delete, exists, insert, or_, select, text
+from sqlalchemy import Connection, Select, delete, exists, insert, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.database import Database, insert_rows
-from storage.errors import StorageError
 from storage.schema import attachments, erasures
 
 PATIENCE_S = 3.0
@@ -131,18 +129,19 @@ async def _clear_log(database: Database, patience_s: float) -> bool:
     async with database.read() as connection:
         if connection.dialect.name != "sqlite":
             return True
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        cursor = await driver.execute("PRAGMA busy_timeout")
-        [before] = await cursor.fetchone()
-        try:
-            await driver.execute("PRAGMA busy_timeout = 100")
-            for _ in range(int(patience_s / 0.2)):
-                cursor = await driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                busy, _, _ = await cursor.fetchone()
-                if not busy:
-                    return True
-                await asyncio.sleep(0.1)
-            return False
-        finally:
-            with suppress(StorageError):
-                await driver.execute(f"PRAGMA busy_timeout = {before}")
+        for _ in range(int(patience_s / 0.2)):
+            if await connection.run_sync(_empty_log):
+                return True
+            await asyncio.sleep(0.1)
+        return False
+
+
+def _empty_log(connection: Connection) -> bool:
+    driver: Any = connection.connection.driver_connection
+    [before] = driver.execute("PRAGMA busy_timeout").fetchone()
+    driver.execute("PRAGMA busy_timeout = 100")
+    try:
+        busy, _, _ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {before}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from storage.database import Database
 from storage.errors import NotFoundError
@@ -31,6 +31,11 @@ class Person:
     may_learn: bool = False
 
 
+_CALLED = select(people).where(
+    people.c.platform == bindparam("on_platform"), people.c.external_id == bindparam("called")
+)
+
+
 class People:
     """Everyone who ever spoke with us."""
 
@@ -39,17 +44,8 @@ class People:
 
     async def get_or_add(self, platform: str, external_id: str, name: str = "") -> Person:
         """The person whom `platform` calls `external_id`; a name that changed is kept."""
-        where = (people.c.platform == platform, people.c.external_id == external_id)
         async with self._database.write() as connection:
-            row = (await connection.execute(select(people).where(*where))).one_or_none()
-            if row is None:
-                person = Person(secrets.token_hex(8), platform, external_id, name)
-                await connection.execute(insert(people).values(_fields(person)))
-                return person
-            if name and name != row.name:
-                await connection.execute(update(people).where(*where).values(name=name))
-                return Person(row.id, platform, external_id, name, row.may_learn)
-            return _person(row)
+            return await connection.run_sync(_get_or_add, platform, external_id, name)
 
     async def get(self, person_id: str) -> Person:
         """Raises NotFoundError where nobody has that id."""
@@ -61,9 +57,8 @@ class People:
 
     async def find(self, platform: str, external_id: str = "") -> Person:
         """Raises NotFoundError where nobody is called that there."""
-        where = (people.c.platform == platform, people.c.external_id == external_id)
         async with self._database.read() as connection:
-            row = (await connection.execute(select(people).where(*where))).one_or_none()
+            row = (await connection.execute(_CALLED, {"on_platform": platform, "called": external_id})).one_or_none()
         if row is None:
             raise NotFoundError(f"Nobody called '{external_id}' is known on {platform}.")
         return _person(row)
@@ -95,3 +90,15 @@ def _person(row: Row[Any]) -> Person:
 
 def _fields(person: Person) -> dict[str, Any]:
     return {name: getattr(person, name) for name in Person.__dataclass_fields__}
+
+
+def _get_or_add(connection: Connection, platform: str, external_id: str, name: str) -> Person:
+    row = connection.execute(_CALLED, {"on_platform": platform, "called": external_id}).one_or_none()
+    if row is None:
+        person = Person(secrets.token_hex(8), platform, external_id, name)
+        connection.execute(insert(people), _fields(person))
+        return person
+    if name and name != row.name:
+        connection.execute(update(people).where(people.c.id == row.id).values(name=name))
+        return Person(row.id, platform, external_id, name, row.may_learn)
+    return _person(row)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import time
 import zlib
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from storage.backend import cause
 from storage.errors import StorageError
 
 CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 60  # a server that a cut cable hides would be waited for until TCP gives up
 LOCK_TIMEOUT_S = 15  # as long as SQLite's busy_timeout
 IDLE_TIMEOUT_S = 60  # a writer that was put to sleep in mid transaction keeps no one else waiting for longer
+RETRY_S = 0.25
 RECYCLE_S = 300  # routers forget connections that are idle for long, and tell nobody
 
 _LOCK_OF_ALL = 0x63686174  # these two name our locks among those of other programs
@@ -51,6 +56,7 @@ class Postgres:
     """A `Backend`, through asyncpg. The URL is read as libpq reads it: sslmode, passfile, PGPASSWORD and all."""
 
     elsewhere = "set CHATBOT_DATABASE_URL to another database"
+    patience_s = 0.0
 
     def __init__(self, url: URL) -> None:
         try:
@@ -70,26 +76,62 @@ class Postgres:
             pool_recycle=RECYCLE_S,
         )
         event.listen(engine.sync_engine, "checkout", _refuse_closed)
-        self.reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self._reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         # A statement sees what was committed before it began: after the lock, all that others wrote.
-        self.writer = engine.execution_options(isolation_level="READ COMMITTED")
-        self.migrator = create_async_engine(
+        self._writer = engine.execution_options(isolation_level="READ COMMITTED")
+        self._migrator = create_async_engine(
             "postgresql+asyncpg://", connect_args=arguments, poolclass=NullPool, isolation_level="READ COMMITTED"
         )
 
     async def close(self) -> None:
-        await self.reader.dispose()
+        await self._reader.dispose()
 
-    def queue(self) -> AbstractAsyncContextManager[Any]:
-        return nullcontext()
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        async with AsyncExitStack() as stack:
+            yield await self._connect(stack, self._reader)
 
-    async def lock(self, connection: AsyncConnection, scope: str | None) -> None:
+    def writing(self, scope: str | None) -> AbstractAsyncContextManager[AsyncConnection]:
         """Writers of different scopes run side by side; one without a scope runs alone, as SQLite's do."""
-        if scope is None:
-            await connection.execute(_LOCK_ALL)
-        else:
-            number = zlib.crc32(scope.encode(errors="replace")) - 2**31
-            await connection.execute(_LOCK_SCOPE, {"scope": number})
+        return self._transaction(self._writer, scope)
+
+    def migrating(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return self._transaction(self._migrator, None)
+
+    @asynccontextmanager
+    async def _transaction(self, engine: AsyncEngine, scope: str | None) -> AsyncIterator[AsyncConnection]:
+        async def begin(connection: AsyncConnection) -> None:
+            await connection.begin()
+            if scope is None:
+                await connection.execute(_LOCK_ALL)
+            else:
+                number = zlib.crc32(scope.encode(errors="replace")) - 2**31
+                await connection.execute(_LOCK_SCOPE, {"scope": number})
+
+        async with AsyncExitStack() as stack:
+            connection = await self._connect(stack, engine, begin)
+            yield connection
+            await connection.commit()
+
+    async def _connect(
+        self,
+        stack: AsyncExitStack,
+        engine: AsyncEngine,
+        begin: Callable[[AsyncConnection], Awaitable[None]] | None = None,
+    ) -> AsyncConnection:
+        """Nothing has been done yet: where the database is away, it is asked again until it is back."""
+        give_up = time.monotonic() + self.patience_s
+        while True:
+            try:
+                connection = await stack.enter_async_context(engine.connect())
+                if begin is not None:
+                    await begin(connection)
+                return connection
+            except Exception as error:
+                await stack.aclose()
+                if time.monotonic() > give_up or not self.is_away(cause(error)):
+                    raise
+            await asyncio.sleep(RETRY_S)
 
     async def check_new(self, connection: AsyncConnection) -> None:
         encoding = (await connection.execute(text("SHOW server_encoding"))).scalar()

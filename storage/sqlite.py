@@ -7,19 +7,28 @@ import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.errors import StorageError
-from storage.sqlite_connection import BEGIN, BEGIN_WRITING, connect
+from storage.sqlite_connection import ThreadConnection
+from storage.threads import Workers
 
 BUSY_TIMEOUT_MS = 15_000
+
+READERS = 16
+"""Connections that read at once."""
+
+THREADS = 4
+"""In which all of them work: a long search holds up one."""
+
 LEAVE_S = 1.0
+"""How long what is under way may take where the database is closed."""
 
 _REASONS = (
     (r"readonly|read-only", "cannot be written: it is read-only; change its permissions or set CHATBOT_HOME"),
@@ -32,42 +41,67 @@ _REASONS = (
 
 
 class Sqlite:
-    """A `Backend`. Any async driver of SQLite is taken; an encrypting one, say, is another URL."""
+    """A `Backend`. Any driver of SQLite that SQLAlchemy knows is taken; an encrypting one, say, is another URL."""
 
     elsewhere = "set CHATBOT_HOME to another folder"
-    errors: tuple[type[Exception], ...] = (sqlite3.Error,)
+    patience_s = 0.0
 
     def __init__(self, url: URL) -> None:
+        if url.drivername == "sqlite+aiosqlite":  # whoever wants the usual driver may say so either way
+            url = url.set(drivername="sqlite")
+        url = url.difference_update_query(["check_same_thread"])  # that is for us to say
+        if not url.database or "memory" in f"{url.database.partition(':')[2]}{url.query.get('mode')}":
+            raise StorageError("The database URL names no file; what was said would be lost.")
         self.shown = url.database or ""
-        if url.database:
-            _make_folder(Path(url.database).parent)
-        self.reader = create_async_engine(url, connect_args=_own_connection(url))
-        self.writer = self.migrator = self.reader.execution_options(chatbot_write=True)
+        _make_folder(Path(self.shown).parent)
+        self._engine = create_engine(url, poolclass=QueuePool, pool_size=READERS + 1, max_overflow=-1)
+        driver: Any = self._engine.dialect.loaded_dbapi
+        self.errors: tuple[type[Exception], ...] = (sqlite3.Error, driver.Error)
+        _prepare(self._engine)
+        self._writer = self._engine.execution_options(chatbot_write=True)
+        # What is written waits for no reader; there is one writer at a time.
+        self._reading, self._writing = Workers(THREADS), Workers(1)
+        self._readers = asyncio.Semaphore(READERS)
         self._one_writer = asyncio.Lock()
-        self._leaving: set[asyncio.Future[Any]] = set()
-        _prepare(self.reader)
-        self._let_go_at_once()
 
     async def close(self) -> None:
-        await self.reader.dispose()
-        if self._leaving:  # their threads would answer a loop that is closed
-            await asyncio.wait(self._leaving, timeout=LEAVE_S)
+        for workers in (self._writing, self._reading):  # what was given back is closed, and the log put in the file
+            await workers.end(LEAVE_S)
+        await asyncio.to_thread(self._engine.dispose)
 
     @asynccontextmanager
-    async def queue(self) -> AsyncIterator[None]:
-        """One at a time, in order: those who meet in SQLite sleep there, up to a tenth of a second at a time."""
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        async with self._readers, self._connected(self._engine, self._reading) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self, scope: str | None) -> AsyncIterator[AsyncConnection]:
+        """One at a time, in order: those who meet in SQLite sleep there, up to a tenth of a second at a time.
+
+        BEGIN IMMEDIATE, with the first statement, locks the whole file, whatever the scope.
+        """
         try:
             async with asyncio.timeout(BUSY_TIMEOUT_MS / 1000):
                 await self._one_writer.acquire()
         except TimeoutError:
             raise sqlite3.OperationalError("database is locked") from None
         try:
-            yield
+            async with self._connected(self._writer, self._writing) as connection:
+                yield connection
+                await connection.commit()
         finally:
             self._one_writer.release()
 
-    async def lock(self, connection: AsyncConnection, scope: str | None) -> None:
-        """BEGIN IMMEDIATE has locked the whole file."""
+    def migrating(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return self.writing(None)
+
+    @asynccontextmanager
+    async def _connected(self, engine: Engine, workers: Workers) -> AsyncIterator[AsyncConnection]:
+        connection = ThreadConnection(engine, workers)
+        try:
+            yield cast(AsyncConnection, connection)  # as far as anything here uses one
+        finally:
+            connection.give_back()
 
     async def check_new(self, connection: AsyncConnection) -> None:
         """Every SQLite file holds Unicode."""
@@ -81,30 +115,6 @@ class Sqlite:
     def is_away(self, error: BaseException) -> bool:
         return False  # SQLite waits by itself: busy_timeout
 
-    def _let_go_at_once(self) -> None:
-        """How the connection of a task that was cancelled is given up: without waiting for anything.
-
-        SQLAlchemy closes it in a task of its own, and where that is cancelled too, as at the end of a program,
-        aiosqlite waits for an answer of its thread that has ended: the program would never end.
-        """
-        dialect = self.reader.sync_engine.dialect
-        terminate = dialect.do_terminate
-
-        def stop(connection: Any) -> None:
-            driver = connection.driver_connection
-            if not hasattr(driver, "stop"):  # it is aiosqlite's
-                terminate(connection)
-            elif (stopped := driver.stop()) is not None:
-                self._leaving.add(stopped)
-                stopped.add_done_callback(self._leaving.discard)
-
-        dialect.do_terminate = stop  # type: ignore[assignment]
-
-
-def _own_connection(url: URL) -> dict[str, Any]:
-    """Our connection, but for an URL that names another driver."""
-    return {"async_creator_fn": connect} if url.drivername == "sqlite+aiosqlite" else {}
-
 
 def _make_folder(folder: Path) -> None:
     try:
@@ -113,7 +123,7 @@ def _make_folder(folder: Path) -> None:
         raise StorageError(f"Cannot make the folder {folder}: {error.strerror}.") from None
 
 
-def _write_ahead(connection: Any, cursor: Any) -> None:
+def _write_ahead(cursor: Any) -> None:
     """Use a write-ahead log. Where two begin that at once, SQLite tells one that it is locked, and does not wait."""
     give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
@@ -125,24 +135,24 @@ def _write_ahead(connection: Any, cursor: Any) -> None:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > give_up:
                 raise
-        connection.run_async(lambda driver: asyncio.sleep(0.01))
+        time.sleep(0.01)
 
 
-def _prepare(engine: AsyncEngine) -> None:
-    @event.listens_for(engine.sync_engine, "connect")
+def _prepare(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:
         # The driver must not begin transactions of its own: they would start as readers and fail to become
         # writers when another process writes in between.
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        _write_ahead(connection, cursor)
+        _write_ahead(cursor)
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute("PRAGMA secure_delete = ON")  # what is deleted or written over leaves no bytes in the file
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         write = connection.get_execution_options().get("chatbot_write")
-        connection.exec_driver_sql(BEGIN_WRITING if write else BEGIN)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,130 +1,103 @@
-"""A connection to SQLite that makes few turns of its thread."""
+"""A connection to SQLite whose work is done in threads, so that nothing else waits for the disk."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from typing import Any, Self
+from contextlib import suppress
+from threading import Lock
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import aiosqlite
+from sqlalchemy import Connection, Dialect, Engine, Result
+from sqlalchemy.exc import DBAPIError
 
-FIRST = 100
-"""Rows that come with the execution: the rest, where there is one, takes another turn."""
+from storage.threads import Workers
 
-BEGIN, BEGIN_WRITING = "BEGIN", "BEGIN IMMEDIATE"
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class OneTurnConnection(aiosqlite.Connection):
-    """One turn a statement, in which the transaction begins too; none for what was read alone to end.
+class ThreadConnection:
+    """What this program asks of SQLAlchemy's AsyncConnection, of an engine that is none.
 
-    aiosqlite makes four turns of its thread of a query: a cursor, the execution, the rows, and the end of the cursor.
-    Where hundreds of chats write, to wait for those turns takes longer than SQLite does.
+    An async driver makes several turns of its thread of a query, and SQLAlchemy a greenlet: that costs five times
+    what the query does. Here it is one turn a call; what `run_sync` does takes one, however many statements it has.
+
+    Args:
+        engine: makes the connection, with the first turn.
+        workers: do the work.
     """
 
-    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
-        super().__init__(connector, FIRST)
-        self._thread.daemon = True  # as SQLAlchemy wants it: one that hangs must not keep the program from ending
-        self._begin = ""  # what is to come before the next statement
-        self._reads = True
+    def __init__(self, engine: Engine, workers: Workers) -> None:
+        self._engine = engine
+        self._workers = workers
+        self._connection: Connection | None = None
+        self._alone = Lock()  # a turn whose task was cancelled may still go on
+        self._given_back = False
 
-    def cursor(self) -> OneTurnCursor:  # type: ignore[override]  # SQLAlchemy asks for less than aiosqlite has
-        return OneTurnCursor(self)
+    @property
+    def dialect(self) -> Dialect:
+        return self._engine.dialect
 
-    def begin(self, how: str) -> None:
-        """Let a transaction begin with the next statement: nothing is seen or locked before it."""
-        self._begin = how
-        self._reads = how == BEGIN
+    async def execute(self, statement: Any, parameters: Any = None) -> Result[Any]:
+        """Run a statement; its rows come with it."""
+        return await self.run_sync(_execute, statement, parameters)
 
-    async def in_thread(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Run something in the thread to which the connection belongs."""
+    async def exec_driver_sql(self, statement: str, parameters: Any = None) -> Result[Any]:
+        """Run a statement as it is."""
+        return await self.run_sync(lambda connection: _whole(connection.exec_driver_sql(statement, parameters)))
 
-        def run() -> Any:
-            if self._begin:
-                self._conn.execute(self._begin)
-                self._begin = ""  # where that fails, the next statement begins it
-            return function(self._conn)
+    async def run_sync(
+        self, work: Callable[Concatenate[Connection, P], T], *arguments: P.args, **named: P.kwargs
+    ) -> T:
+        """Do some work with the connection, in one turn."""
+        return await self._workers.do(lambda: self._turn(work, *arguments, **named))
 
-        return await self._execute(run)  # type: ignore[no-untyped-call]
+    def _turn(self, work: Callable[Concatenate[Connection, P], T], *arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            with self._alone:
+                if self._given_back:
+                    raise RuntimeError("The connection was given back.")
+                if self._connection is None:
+                    self._connection = self._begun()
+                return work(self._connection, *arguments, **named)
+        finally:
+            if self._given_back:  # meanwhile, by a task that was cancelled
+                self._close()
+
+    def _begun(self) -> Connection:
+        connection = self._engine.connect()
+        try:
+            connection.begin()
+        except BaseException:
+            connection.close()  # the next turn begins anew: outside a transaction nothing may run
+            raise
+        return connection
 
     async def commit(self) -> None:
-        self._begin = ""
-        if self.in_transaction:
-            await super().commit()
+        if self._connection is not None:  # something was done
+            await self.run_sync(Connection.commit)
 
-    async def rollback(self) -> None:
-        """A connection is given back with one, though mostly nothing is left to be undone."""
-        self._begin = ""
-        if not self.in_transaction:
-            return
-        if self._reads:  # it cannot fail, and whatever comes next waits behind it
-            self._tx.put_nowait((None, self._conn.rollback))
-        else:
-            await super().rollback()
+    def give_back(self) -> None:
+        """Undo what was not committed, and let others have the connection: some time soon, nobody waits for it."""
+        self._given_back = True
+        self._workers.do_later(self._close)
 
-
-class OneTurnCursor:
-    """What SQLAlchemy asks of a cursor (PEP 249, with coroutines)."""
-
-    arraysize = 1
-
-    def __init__(self, connection: OneTurnConnection) -> None:
-        self._connection = connection
-        self._rows: list[Any] = []
-        self._rest: sqlite3.Cursor | None = None  # where there are more rows
-        self.description: Any = None
-        self.rowcount = -1
-        self.lastrowid: int | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def execute(self, sql: str, parameters: Any = ()) -> None:
-        if sql in (BEGIN, BEGIN_WRITING):
-            self._connection.begin(sql)
-        else:
-            await self._run(lambda cursor: cursor.execute(sql, parameters))
-
-    async def executemany(self, sql: str, parameters: Any) -> None:
-        await self._run(lambda cursor: cursor.executemany(sql, parameters))
-
-    async def _run(self, execute: Callable[[sqlite3.Cursor], Any]) -> None:
-        def run(connection: sqlite3.Connection) -> None:
-            cursor = connection.cursor()
-            execute(cursor)
-            self.description = cursor.description
-            self._rows = cursor.fetchmany(FIRST) if self.description else []
-            self.rowcount, self.lastrowid = cursor.rowcount, cursor.lastrowid
-            if len(self._rows) == FIRST:
-                self._rest = cursor
-            else:
-                cursor.close()
-
-        await self._connection.in_thread(run)
-
-    async def fetchone(self) -> Any:
-        return next(iter(await self.fetchmany(1)), None)
-
-    async def fetchmany(self, size: int | None = None) -> list[Any]:
-        size = size or self.arraysize
-        rest = self._rest
-        if rest is not None and len(self._rows) < size:
-            self._rows += await self._connection.in_thread(lambda _: rest.fetchmany(size))
-        found, self._rows = self._rows[:size], self._rows[size:]
-        return found
-
-    async def fetchall(self) -> list[Any]:
-        rest, found = self._rest, self._rows
-        if rest is not None:
-            found += await self._connection.in_thread(lambda _: rest.fetchall())
-        self._rows = []
-        return found
-
-    async def close(self) -> None:
-        rest, self._rest = self._rest, None
-        if rest is not None:
-            await self._connection.in_thread(lambda _: rest.close())
+    def _close(self) -> None:
+        if self._alone.acquire(blocking=False):  # else the turn that still goes on does it, and no thread waits
+            try:
+                connection, self._connection = self._connection, None
+                if connection is not None:
+                    with suppress(DBAPIError):  # it cannot be undone any better
+                        connection.close()
+            finally:
+                self._alone.release()
 
 
-def connect(database: str, **options: Any) -> OneTurnConnection:
-    """Like `aiosqlite.connect`."""
-    return OneTurnConnection(lambda: sqlite3.connect(database, **options))
+def _execute(connection: Connection, statement: Any, parameters: Any) -> Result[Any]:
+    return _whole(connection.execute(statement, parameters))
+
+
+def _whole(result: Result[Any]) -> Result[Any]:
+    """The rows out of the thread to which the cursor belongs."""
+    returns_rows: bool = result.returns_rows  # type: ignore[attr-defined]  # what is executed is a CursorResult
+    return result.freeze()() if returns_rows else result

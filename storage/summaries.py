@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, delete, func, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from storage import tree
 from storage.database import Database
@@ -28,10 +28,7 @@ class Summary:
 
 
 _NEWEST = tree.branch([messages.c.id]).where(summaries.c.text.is_not(None))
-_ANY = select(summaries.c.message_id).where(
-    summaries.c.conversation_id
-    == select(messages.c.conversation_id).where(messages.c.id == bindparam("leaf")).scalar_subquery()
-)
+_ANY = select(summaries.c.message_id).where(summaries.c.conversation_id == tree.CONVERSATION_OF_LEAF)
 
 
 class Summaries:

@@ -12,6 +12,8 @@ from storage.schema import attachments, feedback, messages, summaries
 
 NO_LIMIT = 2**31 - 1
 
+CONVERSATION_OF_LEAF = select(messages.c.conversation_id).where(messages.c.id == bindparam("leaf")).scalar_subquery()
+
 
 def _ancestors(since: ColumnElement[Any] | None) -> CTE:
     """The message `leaf`, its parent, and so on, `limit` of them, with their distance from it, from 1.

@@ -92,7 +92,7 @@ BACKENDS = ["sqlite", "postgresql"]
 def database_url(request: pytest.FixtureRequest, home: Path) -> str:
     """An empty database of each kind there is."""
     if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{home / 'chatbot.db'}"
+        return f"sqlite:///{home / 'chatbot.db'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
 
@@ -108,7 +108,7 @@ def either_database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def new_url(request: pytest.FixtureRequest, home: Path) -> Iterator[str]:
     """Where a database of each kind is to be made: no file, or one without tables."""
     if request.param == "sqlite":
-        yield f"sqlite+aiosqlite:///{home / 'deep' / 'folder' / 'chatbot.db'}"
+        yield f"sqlite:///{home / 'deep' / 'folder' / 'chatbot.db'}"
     else:
         server: Server = request.getfixturevalue("postgres")
         name = server.create()

@@ -203,7 +203,7 @@ def test_a_home_of_any_name_holds_its_database(
     assert (tmp_path / name / "chatbot.db").is_file()
 
 
-@pytest.mark.parametrize("url", ["sqlite:///x.db", "sqlite+aiosqlite:///x.db?timeout=abc", "nonsense", "odd://x"])
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///x.db?timeout=abc", "nonsense", "odd://x"])
 def test_a_database_url_that_is_none_is_said(url: str, chatbot: Chatbot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHATBOT_DATABASE_URL", url)
     done = chatbot("conversations", "list")

@@ -247,7 +247,7 @@ async def test_databases_that_share_a_home_leave_each_others_attachments_alone(
     kept = await service.store.attachments.add(first.message, "p.png", "image/png", b"mine")
     os.utime(service.store.attachments.path(kept.id), (0, 0))
     [shape] = parse("".join([piece async for piece in export_all(service)]).encode())
-    monkeypatch.setenv("CHATBOT_DATABASE_URL", f"sqlite+aiosqlite:///{home / 'other.db'}")
+    monkeypatch.setenv("CHATBOT_DATABASE_URL", f"sqlite:///{home / 'other.db'}")
     async with scripted_service() as other:
         assert await keep(other.store, shape) == 2
         assert await other.store.attachments.read(kept.id) == b"mine"

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,11 +19,11 @@ from sqlalchemy.exc import DBAPIError
 from storage.conversations import Conversations
 from storage.database import Database
 from storage.errors import StorageError
-from storage.sqlite_connection import FIRST, OneTurnConnection
+from storage.threads import Workers
 
 
 def url(path: Path) -> str:
-    return f"sqlite+aiosqlite:///{path}"
+    return f"sqlite:///{path}"
 
 
 async def test_a_file_is_in_wal_mode_with_foreign_keys(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ print("ended")
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_program_ends_though_its_work_was_cancelled_in_the_middle(tmp_path: Path, seed: int) -> None:
-    url = f"sqlite+aiosqlite:///{tmp_path / 'chatbot.db'}"
+    url = f"sqlite:///{tmp_path / 'chatbot.db'}"
     done = subprocess.run(
         [sys.executable, "-c", CANCELLED, url, str(seed)], capture_output=True, text=True, timeout=60, check=False
     )
@@ -149,27 +150,23 @@ def test_a_program_ends_though_its_work_was_cancelled_in_the_middle(tmp_path: Pa
 async def test_any_number_of_rows_comes_whole_and_in_order(tmp_path: Path) -> None:
     numbers = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :most) SELECT i FROM n")
     async with await Database.open(url(tmp_path / "chatbot.db")) as database, database.read() as connection:
-        for most in (1, FIRST - 1, FIRST, FIRST + 1, 5 * FIRST + 3):
+        for most in (1, 100, 5003):
             wanted = list(range(1, most + 1))
             assert list((await connection.execute(numbers, {"most": most})).scalars()) == wanted
-            async with connection.stream_scalars(numbers, {"most": most}) as stream:
-                assert [number async for number in stream] == wanted
-        async with connection.stream_scalars(numbers, {"most": 10 * FIRST}) as stream:
-            assert await stream.fetchmany(3) == [1, 2, 3]
         assert (await connection.execute(numbers, {"most": 2})).first() == (1,)
 
 
-async def test_a_statement_takes_one_turn_of_the_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_statement_takes_one_turn_of_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     turns = []
-    take = OneTurnConnection._execute
+    take = Workers.do
 
-    async def counted(self: OneTurnConnection, function: Callable[..., object], *arguments: object) -> object:
-        turns.append(function)
-        return await take(self, function, *arguments)  # type: ignore[no-untyped-call]
+    async def counted(self: Workers, work: Callable[[], object]) -> object:
+        turns.append(work)
+        return await take(self, work)
 
     async with await Database.open(url(tmp_path / "chatbot.db")) as database:
         await Conversations(database).create("first")
-        monkeypatch.setattr(OneTurnConnection, "_execute", counted)
+        monkeypatch.setattr(Workers, "do", counted)
         async with database.read() as connection:
             assert len((await connection.execute(text("SELECT system FROM conversations"))).all()) == 1
         assert len(turns) == 1
@@ -212,3 +209,99 @@ async def test_what_follows_a_statement_that_could_not_begin_is_in_the_transacti
                     await connection.execute(change)
                     1 / 0  # noqa: B018 - whatever raises
         assert [one.system for one in await Conversations(database).list()] == ["first"]
+
+
+async def test_to_close_it_twice_does_no_harm(tmp_path: Path) -> None:
+    database = await Database.open(url(tmp_path / "chatbot.db"))
+    await database.close()
+    async with asyncio.timeout(5):
+        await database.close()
+
+
+async def test_writers_who_are_kept_waiting_hold_up_no_reader(tmp_path: Path) -> None:
+    """More than there are threads wait for a lock of another program; who reads does not wait with them."""
+    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
+        conversations = Conversations(database)
+        await conversations.create("first")
+        with closing(sqlite3.connect(tmp_path / "chatbot.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writers = [asyncio.create_task(conversations.create(str(number))) for number in range(20)]
+            async with asyncio.timeout(5):
+                for _ in range(50):
+                    assert len(await conversations.list()) == 1
+            other.execute("ROLLBACK")
+        await asyncio.gather(*writers)
+        assert len(await conversations.list()) == 21
+
+
+async def test_any_number_may_read_at_once(tmp_path: Path) -> None:
+    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
+
+        async def read() -> int:
+            async with database.read() as connection:
+                return int((await connection.execute(text("SELECT count(*) FROM conversations"))).scalar_one())
+
+        async with asyncio.timeout(20):
+            assert await asyncio.gather(*(read() for _ in range(500))) == [0] * 500
+
+
+SLOW = text(
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000) SELECT count(*) FROM n"
+)
+
+
+async def test_slow_readers_hold_up_no_writer(tmp_path: Path) -> None:
+    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
+
+        async def search() -> None:
+            async with database.read() as connection:
+                await connection.execute(SLOW)
+
+        searches = [asyncio.create_task(search()) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        await Conversations(database).create("first")
+        assert not any(task.done() for task in searches), "it was written while they searched"
+        for task in searches[:3]:
+            task.cancel()
+        await asyncio.wait(searches)
+        assert len(await Conversations(database).list()) == 1
+
+
+def test_what_is_closed_leaves_all_in_the_file(tmp_path: Path) -> None:
+    async def use() -> None:
+        async with await Database.open(url(tmp_path / "chatbot.db")) as database:
+            await Conversations(database).create("")
+            await asyncio.gather(*(Conversations(database).list() for _ in range(20)))
+
+    for _ in range(30):
+        asyncio.run(use())
+        assert not (tmp_path / "chatbot.db-wal").exists()
+
+
+@pytest.mark.parametrize(
+    "odd", ["sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true", "sqlite://data/chatbot.db"]
+)
+async def test_a_url_without_a_file_is_said(odd: str) -> None:
+    with pytest.raises(StorageError, match="database URL"):
+        await Database.open(odd)
+
+
+async def test_cancelled_readers_hold_one_thread_each(tmp_path: Path) -> None:
+    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
+
+        async def search() -> None:
+            async with database.read() as connection:
+                await connection.execute(SLOW)
+
+        searches = [asyncio.create_task(search()) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        for task in searches:
+            task.cancel()
+        await asyncio.gather(*searches, return_exceptions=True)
+        began = time.monotonic()
+        for _ in range(10):
+            await Conversations(database).list()
+        quick = time.monotonic() - began
+        async with database.read() as connection:
+            await connection.execute(SLOW)
+        assert quick < time.monotonic() - began - quick, "nobody waited for what was cancelled"

@@ -10,14 +10,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from storage.access import Access
 from storage.attachments import Attachments
 from storage.chats import Chats
 from storage.conversations import Conversations
-from storage.database import MIGRATIONS, Database
+from storage.database import MIGRATIONS, Database, backend_of
 from storage.erasure import is_unfinished
 from storage.inbox import Inbox
 from storage.people import LOCAL, People
@@ -69,18 +67,13 @@ def upgrade(connection: Connection, revision: str) -> None:
 
 async def make(url: str, revision: str) -> None:
     """A database as the program of that revision left it."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        Path(parsed.database or "").parent.mkdir(parents=True)
-    else:
-        parsed = parsed.set(drivername="postgresql+asyncpg")
-    engine = create_async_engine(parsed)
-    async with engine.begin() as connection:
+    backend = backend_of(url)
+    async with backend.migrating() as connection:
         for step in REVISIONS[: REVISIONS.index(revision) + 1]:
             await connection.run_sync(upgrade, step)
             for statement in DATA.get(step, ()):
                 await connection.execute(text(statement.replace(":", r"\:")))
-    await engine.dispose()
+    await backend.close()
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
