@@ -7,13 +7,14 @@ that is done in order; `/stop` alone passes (`is_urgent`).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 from chatbot.commands import COMMANDS, Command
 from chatbot.errors import MessageError
-from chatbot.router import Route, ToCommand, ToPictures, route
+from chatbot.router import ToPictures, route_command, route_said
 
 Act = Literal["retry", "redraw", "previous", "next", "good", "bad", "show"]
 """What a button under a reply does; `redraw` asks for another where that is a picture."""
@@ -133,21 +134,17 @@ class Cost:
 
 def command_of(text: str) -> Command | None:
     """The command that a text gives, if it does."""
-    routed = _routed(text)
-    return routed.command if isinstance(routed, ToCommand) else None
+    with suppress(MessageError):
+        if (given := route_command(text)) is not None:
+            return given.command
+    return None
 
 
 def asks_for_picture(text: str) -> bool:
     """Whether what answers a text is a picture."""
-    routed = _routed(text)
-    return isinstance(routed, ToPictures) or (isinstance(routed, ToCommand) and routed.command.name == "imagine")
-
-
-def _routed(text: str) -> Route | None:
-    try:
-        return route(text)
-    except MessageError:
-        return None
+    if (command := command_of(text)) is not None:
+        return command.name == "imagine"
+    return isinstance(route_said(text), ToPictures)
 
 
 def is_urgent(text: str) -> bool:

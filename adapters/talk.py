@@ -55,7 +55,7 @@ class Talk:
         shown = await self._chats.conversation(incoming.chat)
         if command is not None and command.destroys == "everything":
             incoming = replace(incoming, owner=incoming.person)  # of a group's, what this person said
-        return await self._hear(self._turn(incoming, shown), incoming, room)
+        return await self._hear(self._turn(incoming, shown), incoming, room, shown)
 
     async def press(self, act: Act, reply_id: str, incoming: Incoming, room: Room) -> Cost:
         """Do what a button under a reply says. Raises NotFoundError where that reply is gone."""
@@ -68,7 +68,8 @@ class Talk:
         if (await service.conversations.get(here)).person_id != incoming.owner:
             raise NotFoundError(f"There is no reply '{reply_id}' here.")
         if act in ("retry", "redraw"):
-            return await self._hear(service.regenerate(here, reply_id), incoming, room)
+            shown = await self._chats.conversation(incoming.chat)
+            return await self._hear(service.regenerate(here, reply_id), incoming, room, shown)
         if act in ("good", "bad"):
             value: Value = 1 if act == "good" else -1
             kept: Value = 0 if reply.rating == value else value
@@ -134,7 +135,9 @@ class Talk:
             async for event in stream:
                 yield event
 
-    async def _hear(self, turn: AsyncGenerator[Event, None], incoming: Incoming, room: Room) -> Cost:
+    async def _hear(
+        self, turn: AsyncGenerator[Event, None], incoming: Incoming, room: Room, shown: str | None
+    ) -> Cost:
         cost = Cost()
         text, delivered = "", False
         changed: str | None = ""
@@ -142,7 +145,7 @@ class Talk:
             async with aclosing(turn) as events:
                 async for event in events:
                     if isinstance(event, Started):
-                        await self._begun(event, incoming)
+                        await self._begun(event, incoming, shown)
                         cost.replies += 1
                     elif isinstance(event, TextDelta):
                         text += event.text
@@ -170,8 +173,8 @@ class Talk:
             await room.deliver(await self._changed_to(changed))
         return cost
 
-    async def _begun(self, started: Started, incoming: Incoming) -> None:
-        if await self._chats.conversation(incoming.chat) != started.conversation:
+    async def _begun(self, started: Started, incoming: Incoming, shown: str | None) -> None:
+        if shown != started.conversation:
             await self._chats.show(incoming.chat, started.conversation)
         if incoming.person != incoming.owner:
             await self.service.store.chats.said_by(started.message, incoming.person)

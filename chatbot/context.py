@@ -109,17 +109,16 @@ async def build_context(
     """
     reply_tokens = min(max_tokens, responder.context_length // 2)
     budget = responder.context_length - reply_tokens
-    pins = [] if leaf_id is None else await store.conversations.pinned(leaf_id)
-    frame = _Frame(responder, system, pins, [ChatMessage("assistant", begun)] if begun else [])
-
     limit = FIRST_PAGE  # read no more of a long branch than may fit
+    pins, path = ([], []) if leaf_id is None else await store.conversations.pinned_and_path(leaf_id, limit)
+    frame = _Frame(responder, system, pins, [ChatMessage("assistant", begun)] if begun else [])
     while True:
-        path = await store.conversations.path(leaf_id, limit)
         turns = turns_of(path, said)
         tokens = await frame.size(turns, None)
         if tokens > budget or len(path) < limit:
             break
         limit *= 4
+        path = await store.conversations.path(leaf_id, limit)
 
     chosen: Sequence[Turn] = turns
     summary: str | None = None

@@ -37,6 +37,9 @@ _KIND = (
     r"(?:pictures?|pics?|images?|drawings?|stickers?|emojis?|icons?|illustrations?|photos?|photographs?|paintings?"
     r"|sketch(?:es)?|doodles?|cartoons?|portraits?|clip\s?arts?)"
 )
+_NAMED = re.compile(rf"draw|sketch|paint|doodle|illustrate|{_KIND}", re.I)
+"""Without one of these words none of what follows can match; most messages have none."""
+
 _LOOK = r"(?:[\w-]+\s+){0,3}?"
 _OF = r"(?:of|showing|with|depicting|that\s+shows)\s+"
 _DRAW = re.compile(
@@ -139,11 +142,13 @@ def find(text: str) -> PictureRequest | None:
         return None
     if is_chinese(text):
         return _in_chinese(text)
-    if _NO_PICTURE.search(text):
+    if not _NAMED.search(text) or _NO_PICTURE.search(text):
         return None
     text = _GERUND.sub(lambda match: f"please {_ENDINGS.get(match[1].lower(), match[1])}", text)
     bare = _TAIL.sub("", text.strip(_PUNCTUATION)).strip(_PUNCTUATION)
-    return _in_english(bare) or _in_english(_LAST_CLAUSE.sub("", bare))
+    if (request := _in_english(bare)) is None and (last := _LAST_CLAUSE.sub("", bare)) != bare:
+        request = _in_english(last)
+    return request
 
 
 def _in_english(bare: str) -> PictureRequest | None:

@@ -45,9 +45,14 @@ def route(text: str) -> Route:
     """Raises MessageError for a command there is not; `//` at the start sends a message that begins with `/`."""
     if text.startswith("//"):
         return ToModel(text[1:])
+    return route_command(text) or route_said(text)
+
+
+def route_command(text: str) -> ToCommand | None:
+    """The command that a message gives, if it does. Raises MessageError for one there is not."""
     match = _COMMAND.match(text)
     if match is None:
-        return route_said(text)
+        return None
     name, argument = match[1].lower(), (match[2] or "").strip()
     if name not in COMMANDS:
         close = get_close_matches(name, COMMANDS, n=1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from storage.database import Database
 from storage.schema import access, usage
@@ -36,6 +36,14 @@ _RULES = (
     .order_by(access.c.external_id)
 )
 _RULE = _RULES.where(access.c.external_id == bindparam("whose"))
+_OF_A_DAY = (usage.c.account == bindparam("of"), usage.c.day == bindparam("on_day"))
+_USED = select(*(usage.c[name] for name in Used.__dataclass_fields__)).where(*_OF_A_DAY)
+_USE_MORE = (
+    update(usage)
+    .where(*_OF_A_DAY)
+    .values({name: usage.c[name] + bindparam(f"{name}_more") for name in Used.__dataclass_fields__})
+)
+_BEGIN_DAY = insert(usage)
 
 
 class Access:
@@ -46,10 +54,7 @@ class Access:
         self._platform = platform
 
     async def rule(self, external_id: str) -> Rule:
-        async with self._database.read() as connection:
-            values = {"on_platform": self._platform, "whose": external_id}
-            row = (await connection.execute(_RULE, values)).one_or_none()
-        return Rule(external_id) if row is None else Rule(*row)
+        return await self._database.query(_rule, self._platform, external_id)
 
     async def rules(self) -> Sequence[Rule]:
         async with self._database.read() as connection:
@@ -65,28 +70,27 @@ class Access:
                 await connection.execute(insert(access).values(**row))
 
     async def used(self, account: str, day: date) -> Used:
-        query = select(usage.c.messages, usage.c.tokens, usage.c.pictures)
-        async with self._database.read() as connection:
-            row = (
-                await connection.execute(query.where(usage.c.account == account, usage.c.day == day))
-            ).one_or_none()
-        return Used() if row is None else Used(*row)
+        return await self._database.query(_used, account, day)
 
     async def use(self, accounts: Sequence[str], day: date, used: Used) -> None:
         """Add to what was used on a day; what is older than the day before is forgotten."""
-        async with self._database.write("usage") as connection:
-            for account in accounts:
-                changed = await connection.execute(
-                    update(usage)
-                    .where(usage.c.account == account, usage.c.day == day)
-                    .values(
-                        messages=usage.c.messages + used.messages,
-                        tokens=usage.c.tokens + used.tokens,
-                        pictures=usage.c.pictures + used.pictures,
-                    )
-                )
-                if not changed.rowcount:
-                    row = {"account": account, "day": day}
-                    row |= {"messages": used.messages, "tokens": used.tokens, "pictures": used.pictures}
-                    await connection.execute(insert(usage).values(**row))
-                    await connection.execute(delete(usage).where(usage.c.day < day - timedelta(days=1)))
+        await self._database.change("usage", _use, accounts, day, used)
+
+
+def _rule(connection: Connection, platform: str, external_id: str) -> Rule:
+    row = connection.execute(_RULE, {"on_platform": platform, "whose": external_id}).one_or_none()
+    return Rule(external_id) if row is None else Rule(*row)
+
+
+def _used(connection: Connection, account: str, day: date) -> Used:
+    row = connection.execute(_USED, {"of": account, "on_day": day}).one_or_none()
+    return Used() if row is None else Used(*row)
+
+
+def _use(connection: Connection, accounts: Sequence[str], day: date, used: Used) -> None:
+    for account in accounts:
+        before = {"of": account, "on_day": day}
+        more = {"messages_more": used.messages, "tokens_more": used.tokens, "pictures_more": used.pictures}
+        if not connection.execute(_USE_MORE, before | more).rowcount:
+            connection.execute(_BEGIN_DAY, {"account": account, "day": day, **asdict(used)})
+            connection.execute(delete(usage).where(usage.c.day < day - timedelta(days=1)))

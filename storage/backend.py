@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+T = TypeVar("T")
 
 
 class Backend(Protocol):
@@ -33,6 +37,12 @@ class Backend(Protocol):
 
         What is read in it is the last that was committed.
         """
+
+    async def query(self, work: Callable[[Connection], T]) -> T:
+        """What `work`, which is short, finds in one state of the database."""
+
+    async def change(self, scope: str | None, work: Callable[[Connection], T]) -> T:
+        """Do `work`, which is short, in a transaction as of `writing`. It may be undone and done once more."""
 
     def migrating(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """As `writing` without a scope; a statement may take long."""

@@ -20,19 +20,21 @@ class Chats:
 
     async def conversation(self, chat: str) -> str | None:
         """The conversation that `chat` shows; None where the next message begins one."""
-        async with self._database.read() as connection:
-            return (await connection.execute(_SHOWN, {"shown_in": chat})).scalar()
+        return await self._database.query(_shown, chat)
 
     async def show(self, chat: str, conversation_id: str | None) -> None:
         """Let `chat` show another conversation, or none."""
-        async with self._database.write(chat) as connection:
-            await connection.run_sync(_show, chat, conversation_id)
+        await self._database.change(chat, _show, chat, conversation_id)
 
     async def said_by(self, message_id: str, person_id: str) -> None:
         """Remember who said a message of a conversation that belongs to several: it is forgotten with that person."""
         async with self._database.write(message_id) as connection:
             await connection.execute(delete(authors).where(authors.c.message_id == message_id))
             await connection.execute(insert(authors).values(message_id=message_id, person_id=person_id))
+
+
+def _shown(connection: Connection, chat: str) -> str | None:
+    return connection.execute(_SHOWN, {"shown_in": chat}).scalar()
 
 
 def _show(connection: Connection, chat: str, conversation_id: str | None) -> None:

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, literal_column, or_, select, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Executable,
+    Row,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage import tree
@@ -120,7 +133,7 @@ _SAID = select(*_MESSAGE_COLUMNS).where(
 _SHOW = (
     update(conversations)
     .where(conversations.c.id == bindparam("conversation"))
-    .values(leaf_id=bindparam("leaf"), title=bindparam("title"), updated=bindparam("moment"))
+    .values(leaf_id=bindparam("leaf"), title=bindparam("title"), updated=bindparam("updated"))
 )
 _SAVE = (
     update(messages)
@@ -141,6 +154,10 @@ def _conversation(row: Row[Any]) -> Conversation:
     return Conversation(**{name: row._mapping[name] for name in Conversation.__dataclass_fields__})
 
 
+def _fields(conversation: Conversation) -> dict[str, Any]:
+    return {name: getattr(conversation, name) for name in Conversation.__dataclass_fields__}
+
+
 class Conversations:
     """What was said, by conversation. Every method is one transaction."""
 
@@ -151,13 +168,12 @@ class Conversations:
         conversation = Conversation.new(system, title, model, person)
         async with self._database.write(conversation.id) as connection:
             conversation = replace(conversation, updated=await next_moment(connection))
-            await connection.execute(_BEGIN, asdict(conversation))
+            await connection.execute(_BEGIN, _fields(conversation))
         return conversation
 
     async def get(self, conversation_id: str) -> Conversation:
         """Raises NotFoundError where there is none of that id."""
-        async with self._database.read() as connection:
-            return await conversation_in(connection, conversation_id)
+        return await self._database.query(_found, conversation_id)
 
     async def exists(self, conversation_id: str) -> bool:
         query = select(conversations.c.id).where(conversations.c.id == conversation_id)
@@ -215,8 +231,7 @@ class Conversations:
         Raises NotFoundError where there is no such conversation or message.
         """
         scope = conversation.id if isinstance(conversation, Conversation) else conversation
-        async with self._database.write(scope) as connection:
-            return await connection.run_sync(_add_turn, conversation, text, beside, message_id)
+        return await self._database.change(scope, _add_turn, conversation, text, beside, message_id)
 
     async def add_reply(self, conversation_id: str, message_id: str, *, resume: bool = False) -> Turn:
         """Open another reply, owned by this process, and show its branch.
@@ -226,18 +241,14 @@ class Conversations:
 
         Raises NotFoundError where there is no such message, or nothing was said before it.
         """
-        async with self._database.write(conversation_id) as connection:
-            return await connection.run_sync(_add_reply, conversation_id, message_id, resume)
+        return await self._database.change(conversation_id, _add_reply, conversation_id, message_id, resume)
 
     @once_more_if_lost
     async def save_replies(self, texts: Mapping[str, str]) -> None:
         """Keep what has come so far of replies, by id, and say that their writer, this process, lives."""
         owner, now = this_process(), datetime.now(UTC)
-        async with self._database.write(owner) as connection:
-            await connection.execute(
-                _SAVE,
-                [{"reply": reply, "text": text, "owner": owner, "heartbeat": now} for reply, text in texts.items()],
-            )
+        rows = [{"reply": reply, "text": text, "owner": owner, "heartbeat": now} for reply, text in texts.items()]
+        await self._database.change(owner, Connection.execute, _SAVE, rows)
 
     @once_more_if_lost
     async def end_reply(
@@ -251,9 +262,9 @@ class Conversations:
         usage: dict[str, Any] | None = None,
         error: str | None = None,
     ) -> None:
-        async with self._database.write(reply_id) as connection:
-            end = {"model": model, "finish_reason": finish_reason, "usage": usage, "error": error}
-            await connection.execute(_END, {"reply": reply_id, "text": text, "status": status} | end)
+        end = {"model": model, "finish_reason": finish_reason, "usage": usage, "error": error}
+        row = {"reply": reply_id, "text": text, "status": status} | end
+        await self._database.change(reply_id, Connection.execute, _END, row)
 
     async def learnable(self, message_ids: Sequence[str]) -> bool:
         """Whether all of these messages are there still, and of people who allow models to learn from them."""
@@ -276,9 +287,7 @@ class Conversations:
 
         Reads those rows alone, however long the branch is.
         """
-        values = {"leaf": leaf_id, "limit": tree.NO_LIMIT if limit is None else limit, "person": person}
-        async with self._database.read() as connection:
-            return [Message(*row) for row in await connection.execute(_BRANCH, values)]
+        return await self._database.query(_path, leaf_id, limit, person)
 
     async def following(
         self, leaf_id: str, message_id: str, limit: int, *, person: str = LOCAL
@@ -294,8 +303,7 @@ class Conversations:
             "limit": tree.NO_LIMIT,
             "person": person,
         }
-        async with self._database.read() as connection:
-            found = [Message(*row) for row in await connection.execute(_FOLLOWING, values)]
+        found = await self._database.query(_messages, _FOLLOWING, values)
         return found[1:] if found and found[0].id == message_id else None
 
     async def messages(self, conversation_id: str, *, person: str = LOCAL) -> Sequence[Message]:
@@ -306,11 +314,10 @@ class Conversations:
 
     async def message(self, message_id: str, *, person: str = LOCAL) -> Message:
         """Raises NotFoundError where there is none of that id."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(_ONE, {"message": message_id, "person": person})).one_or_none()
-        if row is None:
+        found = await self._database.query(_messages, _ONE, {"message": message_id, "person": person})
+        if not found:
             raise NotFoundError(f"There is no message '{message_id}'.")
-        return Message(*row)
+        return found[0]
 
     async def siblings(self, message_id: str) -> Sequence[str]:
         """Ids of the messages that answer what this one answers, itself among them, the oldest first."""
@@ -350,8 +357,13 @@ class Conversations:
 
         Reads the branch back to the oldest pinned message of the conversation, and nothing where there is none.
         """
-        async with self._database.read() as connection:
-            return await connection.run_sync(_pinned, leaf_id)
+        return await self._database.query(_pinned, leaf_id)
+
+    async def pinned_and_path(self, leaf_id: str, limit: int) -> tuple[Sequence[Message], Sequence[Message]]:
+        """`pinned` and `path`, of the same moment."""
+        return await self._database.query(
+            lambda connection: (_pinned(connection, leaf_id), _path(connection, leaf_id, limit))
+        )
 
     async def mark_interrupted(self) -> int:
         """Mark the replies whose writer is gone; returns how many.
@@ -401,12 +413,20 @@ def _found(connection: Connection, conversation_id: str) -> Conversation:
     return _conversation(row)
 
 
+def _messages(connection: Connection, statement: Executable, values: dict[str, Any]) -> Sequence[Message]:
+    return [Message(*row) for row in connection.execute(statement, values)]
+
+
+def _path(connection: Connection, leaf_id: str | None, limit: int | None, person: str = LOCAL) -> Sequence[Message]:
+    values = {"leaf": leaf_id, "limit": tree.NO_LIMIT if limit is None else limit, "person": person}
+    return _messages(connection, _BRANCH, values)
+
+
 def _pinned(connection: Connection, leaf_id: str) -> Sequence[Message]:
     since = connection.execute(_FIRST_PINNED, {"leaf": leaf_id}).scalar()
     if since is None:
         return []
-    values = {"leaf": leaf_id, "since": since, "limit": tree.NO_LIMIT, "person": LOCAL}
-    return [Message(*row) for row in connection.execute(_PINNED, values)]
+    return _messages(connection, _PINNED, {"leaf": leaf_id, "since": since, "limit": tree.NO_LIMIT, "person": LOCAL})
 
 
 def _message(connection: Connection, conversation_id: str, message_id: str) -> Message:
@@ -436,9 +456,8 @@ def _row(message: Message) -> dict[str, Any]:
 def _add_turn(
     connection: Connection, conversation: str | Conversation, text: str, beside: str | None, message_id: str
 ) -> Turn:
-    if isinstance(conversation, Conversation):
-        connection.execute(_BEGIN, asdict(conversation))
-    else:
+    begins = isinstance(conversation, Conversation)
+    if not isinstance(conversation, Conversation):
         conversation = _found(connection, conversation)
     parent_id = conversation.leaf_id
     if beside is not None:
@@ -446,7 +465,7 @@ def _add_turn(
     said = _new(conversation.id, parent_id, "user", text, "complete")
     if message_id:
         said = replace(said, id=message_id)
-    return _open_reply(connection, conversation, said, "", new=True)
+    return _open_reply(connection, conversation, said, "", said_now=True, begins=begins)
 
 
 def _add_reply(connection: Connection, conversation_id: str, message_id: str, resume: bool) -> Turn:
@@ -460,13 +479,22 @@ def _add_reply(connection: Connection, conversation_id: str, message_id: str, re
 
 
 def _open_reply(
-    connection: Connection, conversation: Conversation, said: Message, text: str, *, new: bool = False
+    connection: Connection,
+    conversation: Conversation,
+    said: Message,
+    text: str,
+    *,
+    said_now: bool = False,
+    begins: bool = False,
 ) -> Turn:
-    """Open a reply to what was said, and store that too where it is `new`."""
+    """Open a reply to what was said, with that where it is `said_now`, in a conversation that may have to `begin`."""
     reply = _new(conversation.id, said.id, "assistant", text, "streaming")
-    connection.execute(_INSERT, [_row(message) for message in ([said, reply] if new else [reply])])
-    shown = {"leaf": reply.id, "title": conversation.title or title_of(said.text)}
-    connection.execute(_SHOW, shown | {"conversation": conversation.id, "moment": _next_moment(connection)})
+    shown = {"title": conversation.title or title_of(said.text), "updated": _next_moment(connection)}
+    if begins:
+        connection.execute(_BEGIN, _fields(conversation) | shown | {"leaf_id": reply.id})
+    else:
+        connection.execute(_SHOW, shown | {"leaf": reply.id, "conversation": conversation.id})
+    connection.execute(_INSERT, [_row(message) for message in ([said, reply] if said_now else [reply])])
     return Turn(said, reply, conversation)
 
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Table, insert, inspect, text
 from sqlalchemy.engine import URL, make_url
@@ -83,6 +83,23 @@ class Database:
         with self._said_to_a_person():
             async with self._backend.writing(scope) as connection:
                 yield connection
+
+    async def query(self, work: Callable[Concatenate[Connection, P], T], *arguments: P.args, **named: P.kwargs) -> T:
+        """What `work` reads. For what is short: others may wait for it."""
+        with self._said_to_a_person():
+            return await self._backend.query(lambda connection: work(connection, *arguments, **named))
+
+    async def change(
+        self,
+        scope: str | None,
+        work: Callable[Concatenate[Connection, P], T],
+        *arguments: P.args,
+        **named: P.kwargs,
+    ) -> T:
+        """What `work` returns, done in a transaction as of `write`. For what is short: it may share one with others,
+        and so be undone and done once more."""
+        with self._said_to_a_person():
+            return await self._backend.change(scope, lambda connection: work(connection, *arguments, **named))
 
     async def _migrate(self) -> None:
         # Alembic takes half a second to import: only a database that needs it pays.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.database import Database, insert_rows, once_more_if_lost
@@ -59,6 +59,10 @@ class Entry:
 
 
 _COLUMNS = [inbox.c[name] for name in Entry.__dataclass_fields__]
+_NOTE = update(inbox).where(inbox.c.seq == bindparam("number"), inbox.c.owner == bindparam("me"))
+_OPEN = select(inbox.c.seq).where(inbox.c.seq == bindparam("number"), inbox.c.state != "done")
+_EMPTY = {"lane": "", "sender": "", "payload": "", "reply_id": None, "owner": None}
+_DONE = update(inbox).where(inbox.c.seq == bindparam("number")).values(state="done", shown_id=None, **_EMPTY)
 
 
 class Inbox:
@@ -182,21 +186,15 @@ class Inbox:
     @once_more_if_lost
     async def note(self, seq: int, **values: Any) -> bool:
         """Keep how far the answer is. False: it is another process's by now, which held this one for dead."""
-        mine = (inbox.c.seq == seq, inbox.c.owner == this_process())
-        async with self._database.write(f"{self._source} {seq}") as connection:
-            if (await connection.execute(update(inbox).where(*mine).values(**values))).rowcount:
-                return True
-            other = select(inbox.c.seq).where(inbox.c.seq == seq, inbox.c.state != "done")
-            return (await connection.execute(other)).first() is None  # forgotten meanwhile: there is nothing to keep
+        return await self._database.change(f"{self._source} {seq}", _note, seq, values)
 
     @once_more_if_lost
     async def done(self, seq: int) -> None:
         """Its answer is out: of what came, only the number stays."""
-        async with self._database.write(f"{self._source} {seq}") as connection:
-            empty = {"lane": "", "sender": "", "payload": "", "reply_id": None, "shown_id": None, "owner": None}
-            await connection.execute(update(inbox).where(inbox.c.seq == seq).values(state="done", **empty))
-            self._done += 1
-            if self._done % PRUNE_EVERY == 0:
+        await self._database.change(f"{self._source} {seq}", Connection.execute, _DONE, {"number": seq})
+        self._done += 1
+        if self._done % PRUNE_EVERY == 0:
+            async with self._database.write(self._source) as connection:
                 newest = (await connection.execute(select(func.max(inbox.c.seq)).where(self._mine))).scalar() or 0
                 old = (self._mine, inbox.c.state == "done", inbox.c.seq <= newest - KEPT_DONE)
                 await connection.execute(delete(inbox).where(*old))
@@ -217,8 +215,15 @@ class Inbox:
         return count, since
 
 
+def _note(connection: Connection, seq: int, values: dict[str, Any]) -> bool:
+    mine = {"number": seq, "me": this_process()}
+    if connection.execute(_NOTE.values({name: bindparam(name) for name in values}), mine | values).rowcount:
+        return True
+    # forgotten meanwhile: there is nothing to keep
+    return connection.execute(_OPEN, {"number": seq}).first() is None
+
+
 async def forget_sender(connection: AsyncConnection, platform: str, external_id: str) -> None:
     """Empty what waits of one person; its numbers stay, so that nothing of it is taken again."""
     theirs = (inbox.c.source.startswith(f"{platform}:", autoescape=True), inbox.c.sender == external_id)
-    empty: dict[str, Any] = {"lane": "", "sender": "", "payload": "", "reply_id": None, "owner": None}
-    await connection.execute(update(inbox).where(*theirs).values(state="done", **empty))
+    await connection.execute(update(inbox).where(*theirs).values(state="done", **_EMPTY))

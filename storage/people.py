@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
@@ -34,6 +34,7 @@ class Person:
 _CALLED = select(people).where(
     people.c.platform == bindparam("on_platform"), people.c.external_id == bindparam("called")
 )
+_ADD = insert(people)
 
 
 class People:
@@ -44,8 +45,7 @@ class People:
 
     async def get_or_add(self, platform: str, external_id: str, name: str = "") -> Person:
         """The person whom `platform` calls `external_id`; a name that changed is kept."""
-        async with self._database.write() as connection:
-            return await connection.run_sync(_get_or_add, platform, external_id, name)
+        return await self._database.change(None, _get_or_add, platform, external_id, name)
 
     async def get(self, person_id: str) -> Person:
         """Raises NotFoundError where nobody has that id."""
@@ -57,11 +57,10 @@ class People:
 
     async def find(self, platform: str, external_id: str = "") -> Person:
         """Raises NotFoundError where nobody is called that there."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(_CALLED, {"on_platform": platform, "called": external_id})).one_or_none()
-        if row is None:
+        person = await self._database.query(_find, platform, external_id)
+        if person is None:
             raise NotFoundError(f"Nobody called '{external_id}' is known on {platform}.")
-        return _person(row)
+        return person
 
     async def of(self, platform: str) -> Sequence[Person]:
         """Everyone of a platform."""
@@ -92,13 +91,17 @@ def _fields(person: Person) -> dict[str, Any]:
     return {name: getattr(person, name) for name in Person.__dataclass_fields__}
 
 
-def _get_or_add(connection: Connection, platform: str, external_id: str, name: str) -> Person:
+def _find(connection: Connection, platform: str, external_id: str) -> Person | None:
     row = connection.execute(_CALLED, {"on_platform": platform, "called": external_id}).one_or_none()
-    if row is None:
+    return None if row is None else _person(row)
+
+
+def _get_or_add(connection: Connection, platform: str, external_id: str, name: str) -> Person:
+    person = _find(connection, platform, external_id)
+    if person is None:
         person = Person(secrets.token_hex(8), platform, external_id, name)
-        connection.execute(insert(people), _fields(person))
-        return person
-    if name and name != row.name:
-        connection.execute(update(people).where(people.c.id == row.id).values(name=name))
-        return Person(row.id, platform, external_id, name, row.may_learn)
-    return _person(row)
+        connection.execute(_ADD, _fields(person))
+    elif name and name != person.name:
+        connection.execute(update(people).where(people.c.id == person.id).values(name=name))
+        return replace(person, name=name)
+    return person

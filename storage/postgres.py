@@ -8,9 +8,9 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -18,6 +18,8 @@ from sqlalchemy.pool import NullPool
 
 from storage.backend import cause
 from storage.errors import StorageError
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 60  # a server that a cut cable hides would be waited for until TCP gives up
@@ -94,6 +96,14 @@ class Postgres:
     def writing(self, scope: str | None) -> AbstractAsyncContextManager[AsyncConnection]:
         """Writers of different scopes run side by side; one without a scope runs alone, as SQLite's do."""
         return self._transaction(self._writer, scope)
+
+    async def query(self, work: Callable[[Connection], T]) -> T:
+        async with self.reading() as connection:
+            return await connection.run_sync(work)
+
+    async def change(self, scope: str | None, work: Callable[[Connection], T]) -> T:
+        async with self.writing(scope) as connection:
+            return await connection.run_sync(work)
 
     def migrating(self) -> AbstractAsyncContextManager[AsyncConnection]:
         return self._transaction(self._migrator, None)

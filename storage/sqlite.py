@@ -6,10 +6,11 @@ import asyncio
 import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.engine import URL
@@ -18,6 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from storage.errors import StorageError
 from storage.sqlite_connection import ThreadConnection
 from storage.threads import Workers
+from storage.together import Together, read_each, write_each
+
+T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 15_000
 
@@ -57,12 +61,15 @@ class Sqlite:
         self._engine = create_engine(url, poolclass=QueuePool, pool_size=READERS + 1, max_overflow=-1)
         driver: Any = self._engine.dialect.loaded_dbapi
         self.errors: tuple[type[Exception], ...] = (sqlite3.Error, driver.Error)
-        _prepare(self._engine)
-        self._writer = self._engine.execution_options(chatbot_write=True)
+        event.listen(self._engine, "connect", _prepare)
+        self._reader = self._engine.execution_options(begin="BEGIN")
+        self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
         # What is written waits for no reader; there is one writer at a time.
         self._reading, self._writing = Workers(THREADS), Workers(1)
         self._readers = asyncio.Semaphore(READERS)
         self._one_writer = asyncio.Lock()
+        self._queries = Together(partial(read_each, self._reader), self._reading, lambda: self._readers)
+        self._changes = Together(partial(write_each, self._writer), self._writing, self._alone)
 
     async def close(self) -> None:
         for workers in (self._writing, self._reading):  # what was given back is closed, and the log put in the file
@@ -71,7 +78,7 @@ class Sqlite:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        async with self._readers, self._connected(self._engine, self._reading) as connection:
+        async with self._readers, self._connected(self._reader, self._reading) as connection:
             yield connection
 
     @asynccontextmanager
@@ -80,15 +87,25 @@ class Sqlite:
 
         BEGIN IMMEDIATE, with the first statement, locks the whole file, whatever the scope.
         """
+        async with self._alone(), self._connected(self._writer, self._writing) as connection:
+            yield connection
+            await connection.commit()
+
+    async def query(self, work: Callable[[Connection], T]) -> T:
+        return await self._queries.do(work)
+
+    async def change(self, scope: str | None, work: Callable[[Connection], T]) -> T:
+        return await self._changes.do(work)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(BUSY_TIMEOUT_MS / 1000):
                 await self._one_writer.acquire()
         except TimeoutError:
             raise sqlite3.OperationalError("database is locked") from None
         try:
-            async with self._connected(self._writer, self._writing) as connection:
-                yield connection
-                await connection.commit()
+            yield
         finally:
             self._one_writer.release()
 
@@ -138,21 +155,14 @@ def _write_ahead(cursor: Any) -> None:
         time.sleep(0.01)
 
 
-def _prepare(engine: Engine) -> None:
-    @event.listens_for(engine, "connect")
-    def connected(connection: Any, record: Any) -> None:
-        # The driver must not begin transactions of its own: they would start as readers and fail to become
-        # writers when another process writes in between.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        _write_ahead(cursor)
-        cursor.execute("PRAGMA synchronous = NORMAL")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute("PRAGMA secure_delete = ON")  # what is deleted or written over leaves no bytes in the file
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begun(connection: Connection) -> None:
-        write = connection.get_execution_options().get("chatbot_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+def _prepare(connection: Any, record: Any) -> None:
+    # The driver must not begin transactions of its own: they would start as readers and fail to become
+    # writers when another process writes in between.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    _write_ahead(cursor)
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA secure_delete = ON")  # what is deleted or written over leaves no bytes in the file
+    cursor.close()

@@ -28,6 +28,9 @@ KEEP_DRAFT_S = 20.0
 PATIENCE_S = 1.5
 """How long the whole waits for a draft that is on its way; one that comes later stays for half a minute."""
 
+ACTION_AFTER_S = 0.5
+"""What is answered sooner needs nobody told that it is being worked on."""
+
 ACTION_EVERY_S = 4.5
 MORE = " …"
 """Ends what is not all yet."""
@@ -189,10 +192,12 @@ class TelegramRoom:
             self._acts_otherwise.set()
 
     async def _act(self) -> None:
+        wait = ACTION_AFTER_S
         while True:
+            await _within(self._acts_otherwise.wait(), wait)
             self._acts_otherwise.clear()
             await self._sender.action(self._chat, self._action)
-            await _within(self._acts_otherwise.wait(), ACTION_EVERY_S)
+            wait = ACTION_EVERY_S
 
     async def _stream(self) -> None:
         every = DRAFT_EVERY_S if self._chat.private else EDIT_EVERY_S
@@ -237,7 +242,8 @@ class TelegramRoom:
 
 async def _within(waiting: Coroutine[object, object, object], seconds: float) -> bool:
     try:
-        await asyncio.wait_for(waiting, seconds)
+        async with asyncio.timeout(seconds):
+            await waiting
     except TimeoutError:
         return False
     return True

@@ -121,6 +121,8 @@ class Models:
             loaded = self._loaded[key] = _Loaded(asyncio.create_task(self._load_and_try(version)))
             loaded.task.add_done_callback(partial(self._let_go_if_failed, key))
         loaded.users += 1
+        if loaded.is_ready:
+            return loaded
         self._listeners.append(notify)
         try:
             await asyncio.shield(loaded.task)
