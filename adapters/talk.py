@@ -21,9 +21,9 @@ from chatbot.events import (
     TextDelta,
     Usage,
 )
-from storage.conversations import Message
 from storage.errors import NotFoundError, StorageError
 from storage.feedback import Value
+from storage.records import Message
 
 NEW = "Your next message begins a new conversation."
 SURE = {

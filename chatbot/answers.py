@@ -15,7 +15,7 @@ from chatbot.live import LiveReply
 from chatbot.picture_requests import PictureRequest, is_chinese
 from chatbot.settings import Settings
 from chatbot.store import Store
-from storage.conversations import Turn
+from storage.records import Turn
 
 SAID_LENGTH = 200
 """Characters of what was said last that a picture is made of, where it is asked for as `it` or `that`."""

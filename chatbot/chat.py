@@ -23,11 +23,11 @@ from chatbot.settings import Settings
 from chatbot.store import Store
 from chatbot.summarise import FULL, summarise
 from chatbot.trace import keep_trace
-from storage.conversations import Conversation, Status, Turn
 from storage.copies import copy
 from storage.errors import StorageError
 from storage.feedback import Value
 from storage.people import LOCAL
+from storage.records import Conversation, Status, Turn
 from storage.search import Hit, Query
 
 STILL_READ = "It is deleted, but another chatbot reads the database: its log keeps traces until that one is closed."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from chatbot.engines.base import ChatMessage, Responder
 from chatbot.errors import MessageError
 from chatbot.store import Store
-from storage.conversations import Message
+from storage.records import Message
 
 FIRST_PAGE = 32
 

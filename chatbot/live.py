@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from chatbot.context import Context
 from chatbot.events import Event, TextDelta
-from storage.conversations import Status
+from storage.records import Status
 
 
 @dataclass(slots=True)

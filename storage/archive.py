@@ -11,11 +11,11 @@ from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.attachments import Attachment, Attachments
-from storage.conversations import Conversation, Message
 from storage.database import Database, insert_rows
 from storage.erasure import erase_unless_kept, keep_files
 from storage.errors import StorageError
 from storage.feedback import Feedback
+from storage.records import Conversation, Message
 from storage.schema import attachments, conversations, feedback, messages, summaries
 from storage.summaries import Summary
 

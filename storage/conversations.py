@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     Connection,
     Executable,
-    Row,
     bindparam,
     delete,
     func,
@@ -24,93 +22,24 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storage import tree
+from storage import tree, turns
 from storage.database import Database, once_more_if_lost
 from storage.errors import NotFoundError
 from storage.people import LOCAL
 from storage.processes import is_gone, this_process
+from storage.records import Conversation, Message, Status, Turn, title_of
 from storage.schema import conversations, drafts, messages, people
 
-Role = Literal["user", "assistant"]
-Status = Literal["streaming", "complete", "interrupted", "stopped", "failed"]
-"""`streaming`: its writer is alive; `interrupted`: its writer died; `stopped`: the person stopped it."""
-
-TITLE_LENGTH = 60
 _AT_ONCE = 500
 
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """`model` answers in it, NAME[@VERSION]; empty: the one in use. `leaf_id` ends the branch that is shown."""
-
-    id: str
-    title: str
-    system: str
-    model: str
-    leaf_id: str | None
-    created: datetime
-    updated: datetime
-    person_id: str = LOCAL
-
-    @classmethod
-    def new(cls, system: str, title: str = "", model: str = "", person: str = LOCAL) -> Conversation:
-        """One that is stored nowhere yet."""
-        now = datetime.now(UTC)
-        return cls(secrets.token_hex(6), title, system, model, None, now, now, person)
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """`usage` holds the token counts and timings of a reply; `error` says why one failed; what is `pinned` is always
-    sent, word for word.
-
-    On a branch (`Conversations.path`) it is number `position` of `siblings` that answer the same message, the oldest
-    first; `rating` is what a person thinks of it (1 or -1; 0: has not said) and `note` why, `summary` tells all of
-    the branch up to it in short, where that was made, and it has `attached` files.
-    """
-
-    id: str
-    conversation_id: str
-    parent_id: str | None
-    role: Role
-    text: str
-    status: Status
-    created: datetime
-    model: str | None = None
-    finish_reason: str | None = None
-    usage: dict[str, Any] | None = None
-    error: str | None = None
-    pinned: bool = False
-    position: int = 1
-    siblings: int = 1
-    rating: int = 0
-    summary: str | None = None
-    note: str = ""
-    attached: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a person said, the reply opened to it, and the conversation as it was before.
-
-    The text of a reply that goes on from a cut one is what had come of that.
-    """
-
-    said: Message
-    reply: Message
-    conversation: Conversation
-
-
-_MESSAGE_COLUMNS = [messages.c[name] for name in Message.__dataclass_fields__ if name in messages.c]
-
-_BRANCH = tree.branch(_MESSAGE_COLUMNS)
-_FOLLOWING = tree.following(_MESSAGE_COLUMNS)
+_BRANCH = tree.branch(turns.MESSAGE_COLUMNS)
+_FOLLOWING = tree.following(turns.MESSAGE_COLUMNS)
 _EVERYTHING = (
-    tree.with_siblings(_MESSAGE_COLUMNS)
+    tree.with_siblings(turns.MESSAGE_COLUMNS)
     .where(messages.c.conversation_id == bindparam("conversation"))
     .order_by(messages.c.seq)
 )
-_PINNED = tree.branch(_MESSAGE_COLUMNS, since=bindparam("since")).where(messages.c.pinned)
+_PINNED = tree.branch(turns.MESSAGE_COLUMNS, since=bindparam("since")).where(messages.c.pinned)
 _FIRST_PINNED = (
     select(messages.c.seq)
     .where(
@@ -121,20 +50,8 @@ _FIRST_PINNED = (
     .order_by(messages.c.seq)
     .limit(1)
 )
-_ONE = tree.with_siblings(_MESSAGE_COLUMNS).where(messages.c.id == bindparam("message"))
+_ONE = tree.with_siblings(turns.MESSAGE_COLUMNS).where(messages.c.id == bindparam("message"))
 # Every turn runs these: to make them anew would take nearly as long as to run them.
-_BEGIN = insert(conversations)
-_INSERT = insert(messages)
-_NEWEST = select(func.max(conversations.c.updated))
-_CONVERSATION = select(conversations).where(conversations.c.id == bindparam("conversation"))
-_SAID = select(*_MESSAGE_COLUMNS).where(
-    messages.c.id == bindparam("message"), messages.c.conversation_id == bindparam("conversation")
-)
-_SHOW = (
-    update(conversations)
-    .where(conversations.c.id == bindparam("conversation"))
-    .values(leaf_id=bindparam("leaf"), title=bindparam("title"), updated=bindparam("updated"))
-)
 _SAVE = (
     update(messages)
     .where(messages.c.id == bindparam("reply"))
@@ -150,14 +67,6 @@ _END = (
 )
 
 
-def _conversation(row: Row[Any]) -> Conversation:
-    return Conversation(**{name: row._mapping[name] for name in Conversation.__dataclass_fields__})
-
-
-def _fields(conversation: Conversation) -> dict[str, Any]:
-    return {name: getattr(conversation, name) for name in Conversation.__dataclass_fields__}
-
-
 class Conversations:
     """What was said, by conversation. Every method is one transaction."""
 
@@ -167,13 +76,13 @@ class Conversations:
     async def create(self, system: str, title: str = "", model: str = "", person: str = LOCAL) -> Conversation:
         conversation = Conversation.new(system, title, model, person)
         async with self._database.write(conversation.id) as connection:
-            conversation = replace(conversation, updated=await next_moment(connection))
-            await connection.execute(_BEGIN, _fields(conversation))
+            conversation = replace(conversation, updated=await connection.run_sync(turns.next_moment))
+            await connection.execute(turns.BEGIN, turns.fields_of(conversation))
         return conversation
 
     async def get(self, conversation_id: str) -> Conversation:
         """Raises NotFoundError where there is none of that id."""
-        return await self._database.query(_found, conversation_id)
+        return await self._database.query(turns.conversation_in, conversation_id)
 
     async def exists(self, conversation_id: str) -> bool:
         query = select(conversations.c.id).where(conversations.c.id == conversation_id)
@@ -198,7 +107,7 @@ class Conversations:
         if person is not None:
             query = query.where(conversations.c.person_id == person)
         async with self._database.read() as connection:
-            return [_conversation(row) for row in await connection.execute(query.limit(limit))]
+            return [turns.conversation_of(row) for row in await connection.execute(query.limit(limit))]
 
     async def rename(self, conversation_id: str, title: str) -> None:
         """Raises NotFoundError where there is none of that id."""
@@ -214,7 +123,7 @@ class Conversations:
 
     async def _set(self, conversation_id: str, **values: str) -> None:
         async with self._database.write(conversation_id) as connection:
-            await conversation_in(connection, conversation_id)
+            await connection.run_sync(turns.conversation_in, conversation_id)
             await connection.execute(
                 update(conversations).where(conversations.c.id == conversation_id).values(**values)
             )
@@ -231,7 +140,7 @@ class Conversations:
         Raises NotFoundError where there is no such conversation or message.
         """
         scope = conversation.id if isinstance(conversation, Conversation) else conversation
-        return await self._database.change(scope, _add_turn, conversation, text, beside, message_id)
+        return await self._database.change(scope, turns.add_turn, conversation, text, beside, message_id)
 
     async def add_reply(self, conversation_id: str, message_id: str, *, resume: bool = False) -> Turn:
         """Open another reply, owned by this process, and show its branch.
@@ -241,7 +150,7 @@ class Conversations:
 
         Raises NotFoundError where there is no such message, or nothing was said before it.
         """
-        return await self._database.change(conversation_id, _add_reply, conversation_id, message_id, resume)
+        return await self._database.change(conversation_id, turns.add_reply, conversation_id, message_id, resume)
 
     @once_more_if_lost
     async def save_replies(self, texts: Mapping[str, str]) -> None:
@@ -335,8 +244,8 @@ class Conversations:
         Raises NotFoundError where there is no such conversation or message.
         """
         async with self._database.write(conversation_id) as connection:
-            await conversation_in(connection, conversation_id)
-            await connection.run_sync(_message, conversation_id, message_id)
+            await connection.run_sync(turns.conversation_in, conversation_id)
+            await connection.run_sync(turns.message_in, conversation_id, message_id)
             leaf_id = await newest_leaf(connection, conversation_id, message_id)
             await connection.execute(
                 update(conversations).where(conversations.c.id == conversation_id).values(leaf_id=leaf_id)
@@ -402,17 +311,6 @@ class Conversations:
                 await connection.execute(insert(drafts).values(key=key, text=text))
 
 
-async def conversation_in(connection: AsyncConnection, conversation_id: str) -> Conversation:
-    return await connection.run_sync(_found, conversation_id)
-
-
-def _found(connection: Connection, conversation_id: str) -> Conversation:
-    row = connection.execute(_CONVERSATION, {"conversation": conversation_id}).one_or_none()
-    if row is None:
-        raise NotFoundError(f"There is no conversation '{conversation_id}'; `chatbot conversations list` shows them.")
-    return _conversation(row)
-
-
 def _messages(connection: Connection, statement: Executable, values: dict[str, Any]) -> Sequence[Message]:
     return [Message(*row) for row in connection.execute(statement, values)]
 
@@ -429,88 +327,7 @@ def _pinned(connection: Connection, leaf_id: str) -> Sequence[Message]:
     return _messages(connection, _PINNED, {"leaf": leaf_id, "since": since, "limit": tree.NO_LIMIT, "person": LOCAL})
 
 
-def _message(connection: Connection, conversation_id: str, message_id: str) -> Message:
-    row = connection.execute(_SAID, {"message": message_id, "conversation": conversation_id}).one_or_none()
-    if row is None:
-        raise NotFoundError(f"There is no message '{message_id}' in the conversation '{conversation_id}'.")
-    return Message(*row)
-
-
 async def newest_leaf(connection: AsyncConnection, conversation_id: str, message_id: str) -> str:
     """The end of the branch through a message that goes at each step to what was said last."""
     values = {"conversation": conversation_id, "message": message_id}
     return str((await connection.execute(tree.NEWEST_LEAF, values)).scalar_one())
-
-
-def _new(conversation_id: str, parent_id: str | None, role: Role, text: str, status: Status) -> Message:
-    return Message(secrets.token_hex(8), conversation_id, parent_id, role, text, status, datetime.now(UTC))
-
-
-def _row(message: Message) -> dict[str, Any]:
-    """What is streaming belongs to this process."""
-    fields = {column.name: getattr(message, column.name) for column in _MESSAGE_COLUMNS}
-    owned = message.status == "streaming"
-    return fields | {"owner": this_process() if owned else None, "heartbeat": message.created if owned else None}
-
-
-def _add_turn(
-    connection: Connection, conversation: str | Conversation, text: str, beside: str | None, message_id: str
-) -> Turn:
-    begins = isinstance(conversation, Conversation)
-    if not isinstance(conversation, Conversation):
-        conversation = _found(connection, conversation)
-    parent_id = conversation.leaf_id
-    if beside is not None:
-        parent_id = _message(connection, conversation.id, beside).parent_id
-    said = _new(conversation.id, parent_id, "user", text, "complete")
-    if message_id:
-        said = replace(said, id=message_id)
-    return _open_reply(connection, conversation, said, "", said_now=True, begins=begins)
-
-
-def _add_reply(connection: Connection, conversation_id: str, message_id: str, resume: bool) -> Turn:
-    conversation = _found(connection, conversation_id)
-    said = message = _message(connection, conversation_id, message_id)
-    if message.role == "assistant":
-        if message.parent_id is None:
-            raise NotFoundError("There is nothing to answer: what this reply answered was deleted.")
-        said = _message(connection, conversation_id, message.parent_id)
-    return _open_reply(connection, conversation, said, message.text if resume else "")
-
-
-def _open_reply(
-    connection: Connection,
-    conversation: Conversation,
-    said: Message,
-    text: str,
-    *,
-    said_now: bool = False,
-    begins: bool = False,
-) -> Turn:
-    """Open a reply to what was said, with that where it is `said_now`, in a conversation that may have to `begin`."""
-    reply = _new(conversation.id, said.id, "assistant", text, "streaming")
-    shown = {"title": conversation.title or title_of(said.text), "updated": _next_moment(connection)}
-    if begins:
-        connection.execute(_BEGIN, _fields(conversation) | shown | {"leaf_id": reply.id})
-    else:
-        connection.execute(_SHOW, shown | {"leaf": reply.id, "conversation": conversation.id})
-    connection.execute(_INSERT, [_row(message) for message in ([said, reply] if said_now else [reply])])
-    return Turn(said, reply, conversation)
-
-
-async def next_moment(connection: AsyncConnection) -> datetime:
-    """Now; where the clock was put back, the moment after the newest that a conversation has: so the one last spoken
-    in stays the first of the list."""
-    return await connection.run_sync(_next_moment)
-
-
-def _next_moment(connection: Connection) -> datetime:
-    newest = connection.execute(_NEWEST).scalar()
-    now = datetime.now(UTC)
-    return now if newest is None or newest < now else newest + timedelta(microseconds=1)
-
-
-def title_of(text: str) -> str:
-    """The title that a conversation gets from what is said in it first."""
-    line = " ".join(text.split())
-    return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 
 from sqlalchemy import bindparam, insert, select
 
-from storage import tree
+from storage import tree, turns
 from storage.attachments import Attachments
-from storage.conversations import Conversation, conversation_in, next_moment
 from storage.database import Database, insert_rows
 from storage.erasure import erase_unless_kept, keep_files
 from storage.errors import NotFoundError
+from storage.records import Conversation
 from storage.schema import attachments, conversations, messages, summaries
 
 _COLUMNS = [column for column in messages.c if column.name != "seq"]
@@ -37,7 +37,7 @@ async def copy(
     await erase_unless_kept(database, [*new_files.values()])
     try:
         async with database.write() as connection:
-            source = await conversation_in(connection, conversation_id)
+            source = await connection.run_sync(turns.conversation_in, conversation_id)
             if up_to is None:
                 result = await connection.execute(_ALL, {"conversation": conversation_id})
             else:
@@ -53,7 +53,7 @@ async def copy(
                 id=secrets.token_hex(6),
                 leaf_id=ids.get(up_to or source.leaf_id or ""),
                 created=now,
-                updated=await next_moment(connection),
+                updated=await connection.run_sync(turns.next_moment),
             )
             await connection.execute(insert(conversations).values(**asdict(made)))
             for row in rows:

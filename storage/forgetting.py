@@ -9,14 +9,15 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storage import tree
+from storage import tree, turns
 from storage.attachments import Attachments
-from storage.conversations import conversation_in, newest_leaf, title_of
+from storage.conversations import newest_leaf
 from storage.database import Database
 from storage.erasure import erase, erase_files_later, erase_traces_later, is_unfinished
 from storage.errors import NotFoundError, StorageError
 from storage.inbox import forget_sender
 from storage.people import LOCAL
+from storage.records import title_of
 from storage.schema import attachments, authors, conversations, drafts, messages, people, summaries
 
 After = Callable[[], Awaitable[None]]
@@ -62,7 +63,7 @@ class Forgetting:
         row = (await connection.execute(select(messages).where(messages.c.id == message_id))).one_or_none()
         if row is None:
             raise NotFoundError(f"There is no message '{message_id}'.")
-        conversation = await conversation_in(connection, row.conversation_id)
+        conversation = await connection.run_sync(turns.conversation_in, row.conversation_id)
         covering = tree.DESCENDANTS.subquery()
         await connection.execute(
             delete(summaries).where(summaries.c.message_id.in_(select(covering.c.id))), {"message": message_id}
@@ -90,7 +91,7 @@ class Forgetting:
     async def conversation(self, conversation_id: str) -> bool:
         """Forget a conversation with all its branches, and its draft. Raises NotFoundError."""
         async with self._database.write() as connection:
-            await conversation_in(connection, conversation_id)
+            await connection.run_sync(turns.conversation_in, conversation_id)
             after = await self._forget(connection, [conversation_id])
         return await self._finish(after)
 

@@ -29,9 +29,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storage.conversations import Role
 from storage.database import Database
 from storage.grams import LONGEST, grams_of
+from storage.records import Role
 from storage.schema import conversations, messages
 
 Order = Literal["newest", "best"]

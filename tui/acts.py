@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the first screen does not wait for what storage imports
-    from storage.conversations import Message
+    from storage.records import Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from tui.transcript import Transcript
 if TYPE_CHECKING:
     from chatbot.chat import ChatService
     from chatbot.commands import Command
-    from storage.conversations import Conversation
+    from storage.records import Conversation
     from tui.app import ChatbotApp
 
 DRAFT_AFTER_S = 0.4

@@ -11,7 +11,7 @@ from tui.dialogs import ConfirmDialog, DeleteDialog, LineDialog
 
 if TYPE_CHECKING:
     from chatbot.transfer.write import Format
-    from storage.conversations import Conversation
+    from storage.records import Conversation
     from tui.chat_screen import ChatScreen
 
 FORMATS: dict[str, Format] = {".md": "markdown", ".json": "json", ".jsonl": "jsonl"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tui.composer import Composer
 
 if TYPE_CHECKING:  # the first screen does not wait for what storage imports
-    from storage.conversations import Message
+    from storage.records import Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from chatbot.terminal import Graphics
 from tui.picture import PictureView, Shown
 
 if TYPE_CHECKING:  # the first screen does not wait for what storage imports
-    from storage.conversations import Message
+    from storage.records import Message
 
 
 SHOWN_CHARACTERS = 10_000

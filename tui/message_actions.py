@@ -15,7 +15,7 @@ from tui.picture import Shown
 
 if TYPE_CHECKING:
     from chatbot.chat import ChatService
-    from storage.conversations import Message
+    from storage.records import Message
     from tui.chat_screen import ChatScreen
 
 BEGINNING = 40

@@ -17,7 +17,7 @@ from tui.transcript import MOST_MOUNTED, PAGE, ScrollTo, Window
 
 if TYPE_CHECKING:
     from chatbot.chat import ChatService
-    from storage.conversations import Message
+    from storage.records import Message
     from tui.chat_screen import ChatScreen
 
 MOST_FIGURE = 2**53

@@ -19,7 +19,7 @@ from chatbot.errors import UserError
 from storage.errors import StorageError
 
 if TYPE_CHECKING:  # the first screen does not wait for what storage imports
-    from storage.conversations import Role
+    from storage.records import Role
     from storage.search import Hit, Search
 
 SEARCH_AFTER_S = 0.12

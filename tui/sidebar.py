@@ -14,7 +14,7 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 if TYPE_CHECKING:  # the first screen does not wait for what storage imports
-    from storage.conversations import Conversation
+    from storage.records import Conversation
 
 
 PAGE = 50

@@ -20,7 +20,8 @@ from tui.acts import ACTS, BY_NAME
 from tui.message import MessageView, ReplyView, view_of
 
 if TYPE_CHECKING:  # the first screen does not wait for what storage imports
-    from storage.conversations import Conversations, Message
+    from storage.conversations import Conversations
+    from storage.records import Message
 
 PAGE = 20
 """Messages mounted at a time; each costs some twenty widgets."""

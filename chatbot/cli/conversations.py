@@ -18,7 +18,7 @@ from chatbot.text import clean
 
 if TYPE_CHECKING:
     from chatbot.store import Store
-    from storage.conversations import Conversation, Message
+    from storage.records import Conversation, Message
     from storage.search import Hit
 
 HELP = "list, show, search, export, import, rename and delete conversations"

@@ -11,7 +11,7 @@ from chatbot.gpt.duplicates import Duplicates
 from chatbot.gpt.redaction import redacted
 from chatbot.gpt.samples import Dialogue, Preference, Sample, Text, Turn, is_held_out
 from chatbot.store import Store
-from storage.conversations import Message
+from storage.records import Message
 
 
 @dataclass(slots=True)

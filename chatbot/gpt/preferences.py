@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from chatbot.gpt.samples import Preference, Turn
 from chatbot.store import Store
-from storage.conversations import Conversation, Message
+from storage.records import Conversation, Message
 
 Sides = TypeVar("Sides")
 

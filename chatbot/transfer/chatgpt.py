@@ -9,7 +9,7 @@ from typing import Any
 
 from chatbot.transfer.ids import derived_id
 from chatbot.transfer.shape import EARLIEST, LATEST, ConversationShape, MessageShape
-from storage.conversations import Role, title_of
+from storage.records import Role, title_of
 
 
 def is_chatgpt(entry: Any) -> bool:

@@ -19,10 +19,10 @@ from chatbot.transfer.shape import (
 )
 from storage.archive import Archived, put_back
 from storage.attachments import Attachment
-from storage.conversations import Conversation, Message
 from storage.errors import NotFoundError
 from storage.feedback import Feedback
 from storage.people import Person
+from storage.records import Conversation, Message
 from storage.summaries import Summary
 
 

@@ -18,8 +18,8 @@ from pydantic import (
 )
 
 from chatbot.text import clean
-from storage.conversations import Role, Status
 from storage.people import LOCAL
+from storage.records import Role, Status
 
 FORMAT: Literal["chatbot"] = "chatbot"
 VERSION: Literal[1] = 1

@@ -8,7 +8,7 @@ from typing import Any
 
 from chatbot.transfer.ids import derived_id
 from chatbot.transfer.shape import ConversationShape, MessageShape
-from storage.conversations import Role, title_of
+from storage.records import Role, title_of
 
 _ROLES: dict[str, Role] = {
     "human": "user",

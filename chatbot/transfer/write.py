@@ -12,7 +12,7 @@ from chatbot.errors import UserError
 from chatbot.store import Store
 from chatbot.transfer.keep import gather
 from chatbot.transfer.shape import FORMAT, VERSION
-from storage.conversations import Conversation, Message
+from storage.records import Conversation, Message
 
 Format = Literal["json", "markdown", "jsonl"]
 FORMATS: tuple[Format, ...] = ("json", "markdown", "jsonl")

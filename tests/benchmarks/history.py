@@ -24,8 +24,8 @@ from chatbot.context import build_context
 from chatbot.engines.fake import ScriptedResponder
 from chatbot.settings import Settings
 from chatbot.store import open_store
-from storage.conversations import Conversation
 from storage.database import Database, insert_rows
+from storage.records import Conversation
 from storage.schema import conversations, messages
 from storage.search import Query
 

@@ -19,7 +19,7 @@ from chatbot.engines.base import Completion, GenerationOptions
 from chatbot.session import open_service
 from chatbot.settings import Settings
 from chatbot.summarise import summarise
-from storage.conversations import Conversation
+from storage.records import Conversation
 from storage.schema import summaries
 
 CONTEXT = 1_024

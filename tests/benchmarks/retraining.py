@@ -35,8 +35,8 @@ from chatbot.retrain.background import Background
 from chatbot.session import open_service
 from chatbot.settings import Settings
 from chatbot.store import Store, open_store
-from storage.conversations import Conversation
 from storage.database import insert_rows
+from storage.records import Conversation
 from storage.schema import conversations, feedback, messages
 from tests.benchmarks.history import texts
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import storage.conversations
-from storage.conversations import Conversation, Conversations
+from storage.conversations import Conversations
+from storage.records import Conversation
 from tests.conftest import Chatbot
 from tests.kills import Ledger, kill_later, look, talker
 from tests.scripted import listen, scripted_service

@@ -20,11 +20,11 @@ from chatbot.transfer.keep import keep
 from chatbot.transfer.read import parse
 from chatbot.transfer.write import export
 from storage import erasure, forgetting
-from storage.conversations import Conversation
 from storage.database import Database
 from storage.erasure import is_unfinished
 from storage.errors import NotFoundError
 from storage.forgetting import Forgetting
+from storage.records import Conversation
 from storage.schema import erasures, metadata, summaries
 from tests.postgres import Server
 from tests.scripted import listen, scripted_service

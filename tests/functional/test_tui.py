@@ -20,7 +20,7 @@ from chatbot.engines.load import Models, Notify
 from chatbot.errors import ModelError
 from chatbot.settings import Settings
 from chatbot.store import open_store
-from storage.conversations import Message, Role
+from storage.records import Message, Role
 from tui.app import ChatbotApp
 from tui.composer import Composer
 from tui.dialogs import DeleteDialog

@@ -15,7 +15,7 @@ from chatbot.commands import COMMANDS
 from chatbot.engines.base import ChatMessage
 from chatbot.settings import Settings
 from chatbot.store import Store, open_store
-from storage.conversations import Message
+from storage.records import Message
 from storage.summaries import Summary
 from tests.functional.test_tui import LONG, Driven, a_long_conversation, driven
 from tui.dialogs import ActsMenu, DeleteDialog, LineDialog

@@ -12,7 +12,7 @@ from chatbot.commands import COMMANDS
 from chatbot.events import Finished, Usage
 from chatbot.settings import Settings
 from chatbot.store import open_store
-from storage.conversations import Conversation
+from storage.records import Conversation
 from tests.functional.test_tui import Driven, a_long_conversation, driven
 from tui.dialogs import DeleteDialog
 from tui.message import ReplyView

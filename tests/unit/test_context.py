@@ -14,7 +14,8 @@ from chatbot.engines.fake import ScriptedResponder
 from chatbot.errors import MessageError
 from chatbot.settings import Settings
 from chatbot.store import Store, open_store
-from storage.conversations import Conversations, Status
+from storage.conversations import Conversations
+from storage.records import Status
 from storage.summaries import Summary
 
 

@@ -16,9 +16,10 @@ import pytest
 from sqlalchemy import Connection, Engine, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
-from storage.conversations import Conversation, Conversations
+from storage.conversations import Conversations
 from storage.database import Database
 from storage.errors import NotFoundError, StorageError
+from storage.records import Conversation
 from storage.schema import conversations
 from storage.sqlite_connection import begun
 from storage.threads import Workers

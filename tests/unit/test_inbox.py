@@ -11,10 +11,11 @@ from sqlalchemy import func, select, update
 from storage import inbox as module
 from storage.access import Access, Used
 from storage.chats import Chats
-from storage.conversations import Conversation, Conversations
+from storage.conversations import Conversations
 from storage.database import Database
 from storage.inbox import Arrival, Inbox, forget_sender
 from storage.people import People
+from storage.records import Conversation
 from storage.schema import inbox as table
 
 

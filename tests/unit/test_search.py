@@ -15,8 +15,9 @@ from sqlalchemy import event, update
 from sqlalchemy.engine import Engine
 
 import storage.search
-from storage.conversations import Conversation, Conversations
+from storage.conversations import Conversations
 from storage.database import Database, insert_rows
+from storage.records import Conversation
 from storage.schema import messages
 from storage.search import LONGEST_WORD, MOST_PLACES, RECENT, Order, Query, Search, snippet_of, words_of
 
