@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from chatbot.commands import COMMANDS, Command
 from chatbot.errors import MessageError
-from chatbot.router import ToPictures, route_command, route_said
+from chatbot.router import Route, route, route_command
 
 Act = Literal["retry", "redraw", "previous", "next", "good", "bad", "show"]
 """What a button under a reply does; `redraw` asks for another where that is a picture."""
@@ -140,11 +140,12 @@ def command_of(text: str) -> Command | None:
     return None
 
 
-def asks_for_picture(text: str) -> bool:
-    """Whether what answers a text is a picture."""
-    if (command := command_of(text)) is not None:
-        return command.name == "imagine"
-    return isinstance(route_said(text), ToPictures)
+def routed(text: str) -> Route | None:
+    """What answers a text; None where it is a command there is not."""
+    try:
+        return route(text)
+    except MessageError:
+        return None
 
 
 def is_urgent(text: str) -> bool:

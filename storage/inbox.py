@@ -7,6 +7,7 @@ there; what an owner that has died leaves behind is taken over by another.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.database import Database, insert_rows, once_more_if_lost
+from storage.errors import StorageError
 from storage.processes import is_gone, this_process
 from storage.schema import inbox
 
@@ -71,7 +73,8 @@ class Inbox:
     Args:
         database: keeps it.
         source: the account.
-        most: how much may wait in a lane; what comes beyond that is turned away.
+        most: how much may wait in a lane, in all topics of a chat (their lanes are CHAT/TOPIC), and, of what is
+            urgent, in a lane; what comes beyond that is turned away.
     """
 
     def __init__(self, database: Database, source: str, most: int) -> None:
@@ -111,27 +114,31 @@ class Inbox:
             return [Entry(*row) for row in await connection.execute(query)]
 
     async def _waiting(self, connection: AsyncConnection, lanes: set[str]) -> dict[str, tuple[int, str]]:
-        """How many wait in each lane, and whose they are."""
+        """How many wait in each lane of the chats that these lanes are of, and whose they are."""
         query = select(inbox.c.lane, func.count(), func.max(inbox.c.owner)).where(*self._open)
-        rows = await connection.execute(query.where(inbox.c.lane.in_(lanes)).group_by(inbox.c.lane))
+        if not any("/" in lane for lane in lanes):  # else the other topics count too
+            query = query.where(inbox.c.lane.in_([*lanes, *(lane + ASIDE for lane in lanes)]))
+        rows = await connection.execute(query.group_by(inbox.c.lane))
         return {lane: (count, owner) for lane, count, owner in rows}
 
     def _row(self, arrival: Arrival, waiting: dict[str, tuple[int, str]]) -> dict[str, Any]:
         me, now = this_process(), datetime.now(UTC)
-        count, owner = waiting.get(arrival.lane, (0, me))
-        full = count >= self._most and not arrival.urgent
-        aside = full or arrival.urgent
-        if aside:
-            owner = me
+        lane, aside = arrival.lane, arrival.lane + ASIDE
+        if arrival.urgent:
+            full = told = waiting.get(aside, (0, me))[0] >= self._most
         else:
-            waiting[arrival.lane] = (count + 1, owner)
-        told = full and arrival.lane in self._full
-        if full:
-            self._full.add(arrival.lane)
+            full = _together(lane, waiting) >= self._most
+            told = full and lane in self._full
+            (self._full.add if full else self._full.discard)(lane)
+        goes = aside if full or arrival.urgent else lane
+        count, owner = waiting.get(goes, (0, me))
+        owner = me if goes == aside else owner
+        if not told:
+            waiting[goes] = (count + 1, owner)
         return {
             "source": self._source,
             "update_id": arrival.update_id,
-            "lane": "" if told else arrival.lane + ASIDE * aside,
+            "lane": "" if told else goes,
             "sender": "" if told else arrival.sender,
             "payload": "" if told else arrival.payload,
             "state": "done" if told else "waiting",
@@ -193,7 +200,9 @@ class Inbox:
         """Its answer is out: of what came, only the number stays."""
         await self._database.change(f"{self._source} {seq}", Connection.execute, _DONE, {"number": seq})
         self._done += 1
-        if self._done % PRUNE_EVERY == 0:
+        if self._done % PRUNE_EVERY:
+            return
+        with suppress(StorageError):  # it is done in any case; the old ones go another time
             async with self._database.write(self._source) as connection:
                 newest = (await connection.execute(select(func.max(inbox.c.seq)).where(self._mine))).scalar() or 0
                 old = (self._mine, inbox.c.state == "done", inbox.c.seq <= newest - KEPT_DONE)
@@ -221,6 +230,13 @@ def _note(connection: Connection, seq: int, values: dict[str, Any]) -> bool:
         return True
     # forgotten meanwhile: there is nothing to keep
     return connection.execute(_OPEN, {"number": seq}).first() is None
+
+
+def _together(lane: str, waiting: dict[str, tuple[int, str]]) -> int:
+    """How much waits in a lane; of a topic, in all topics of its chat. What is aside does not count."""
+    chat, topic, _ = lane.partition("/")
+    lanes = [one for one in waiting if one.startswith(f"{chat}/") and not one.endswith(ASIDE)] if topic else [lane]
+    return sum(waiting.get(one, (0, ""))[0] for one in lanes)
 
 
 async def forget_sender(connection: AsyncConnection, platform: str, external_id: str) -> None:

@@ -68,8 +68,8 @@ class Sqlite:
         self._reading, self._writing = Workers(THREADS), Workers(1)
         self._readers = asyncio.Semaphore(READERS)
         self._one_writer = asyncio.Lock()
-        self._queries = Together(partial(read_each, self._reader), self._reading, lambda: self._readers)
-        self._changes = Together(partial(write_each, self._writer), self._writing, self._alone)
+        self._queries = Together(partial(read_each, self._reader), self._reading, lambda: self._readers, THREADS)
+        self._changes = Together(partial(write_each, self._writer), self._writing, self._alone, 1)
 
     async def close(self) -> None:
         for workers in (self._writing, self._reading):  # what was given back is closed, and the log put in the file

@@ -6,8 +6,9 @@ import hashlib
 import hmac
 from datetime import UTC, date, datetime
 
-from adapters.base import Cost, asks_for_picture, command_of
+from adapters.base import Cost, routed
 from adapters.telegram.updates import Update
+from chatbot.router import ToCommand, ToPictures
 from chatbot.settings import Settings
 from storage.access import Access, Rule, Used
 from storage.database import Database
@@ -105,9 +106,14 @@ def today() -> date:
 def _generates(update: Update) -> bool:
     if update.act == "pressed":
         return update.text.startswith(("retry:", "redraw:"))
-    command = command_of(update.text)
-    return command.name in GENERATING if command else update.act != "unreadable" and not update.text.startswith("/")
+    if update.act == "unreadable":
+        return False
+    answers = routed(update.text)
+    return answers.command.name in GENERATING if isinstance(answers, ToCommand) else answers is not None
 
 
 def _draws(update: Update) -> bool:
-    return update.text.startswith("redraw:") if update.act == "pressed" else asks_for_picture(update.text)
+    if update.act == "pressed":
+        return update.text.startswith("redraw:")
+    answers = routed(update.text)
+    return isinstance(answers, ToPictures) or (isinstance(answers, ToCommand) and answers.command.name == "imagine")

@@ -111,9 +111,12 @@ async def _quota(office: Office, words: list[str], chat: int) -> str:
 async def _health(office: Office, words: list[str], chat: int) -> str:
     count, since = await office.inbox.waiting()
     now = time.monotonic()
-    oldest = f", the oldest for {(datetime.now(UTC) - since).total_seconds():.0f} s" if since else ""
-    asked = f"{now - office.polled():.0f} s ago" if office.polled() else "not yet"
-    return f"Up for {now - office.started:.0f} s. {count} updates wait{oldest}. Telegram last answered {asked}."
+    waits = f"{count} updates wait"
+    waits += f", the oldest for {(datetime.now(UTC) - since).total_seconds():.0f} s." if since else "."
+    answered = "Telegram has not answered yet."
+    if asked := office.polled():
+        answered = f"Telegram answered {now - asked:.0f} s ago."
+    return f"Up for {now - office.started:.0f} s.\n{waits}\n{answered}"
 
 
 async def _models(office: Office, words: list[str], chat: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 
-from adapters.base import Incoming, TextFile, Told, command_of
+from adapters.base import Cost, Incoming, TextFile, Told, command_of
 from adapters.talk import Talk
 from adapters.telegram import buttons
 from adapters.telegram.access import PLATFORM, Doorkeeper
@@ -52,8 +52,8 @@ class Answering:
         self.name = ""
         """What the bot is called on Telegram."""
 
-    async def answer(self, entry: Entry, update: Update) -> None:
-        """Answer an update, to the end.
+    async def answer(self, entry: Entry, update: Update) -> Cost:
+        """Answer an update, to the end; returns what that took, for `count`.
 
         Raises:
             StorageError: the database failed.
@@ -62,7 +62,7 @@ class Answering:
         refused = await self._door.refusal(update)
         if refused is not None:
             await self._turn_away(update, refused)
-            return
+            return Cost()
         if entry.state == "sending":
             tell(logging.WARNING, "an answer may come twice: a process died between sending and noting it",
                  update=entry.update_id)  # fmt: skip
@@ -73,11 +73,16 @@ class Answering:
             elif update.act == "moved":
                 await self._move(update)
             elif update.act == "pressed":
-                await self._press(entry, update, room)
+                return await self._press(entry, update, room)
             else:
-                await self._say(entry, update, room)
+                return await self._say(entry, update, room)
+            return Cost()
         finally:
             await room.close()
+
+    async def count(self, update: Update, cost: Cost) -> None:
+        """Keep what an answer took. Raises StorageError."""
+        await self._door.count(update, cost)
 
     async def stop(self, lane: str) -> bool:
         """Stop the reply that is coming in a lane."""
@@ -100,30 +105,30 @@ class Answering:
                     await self._sender.text(Chat(int(chat), private=int(chat) > 0), Piece(text), repeatable=True)
                 retraining.told()
 
-    async def _say(self, entry: Entry, update: Update, room: TelegramRoom) -> None:
+    async def _say(self, entry: Entry, update: Update, room: TelegramRoom) -> Cost:
         if update.act == "unreadable":
             await room.deliver(Told(UNREADABLE))
-            return
+            return Cost()
         if self._door.is_admin(update.sender):
             told = await self._office.answer(update.text, update.chat.id)
             if told is not None:
                 await room.deliver(Told(told))
-                return
+                return Cost()
         command = command_of(update.text)
         if command is not None and command.name == "stop":
             lane = update.chat.lane
             stopped = await self._inbox.stop(lane)
             await room.deliver(Told("Stopped." if await self.stop(lane) or stopped else "No reply is coming."))
-            return
+            return Cost()
         if command is not None and command.name == "model" and not await self._may_choose(update):
             await room.deliver(Told(UNKNOWN_MODEL))
-            return
+            return Cost()
         files: tuple[TextFile, ...] = ()
         if update.document is not None:
             file = await self._read(update.document)
             if isinstance(file, str):
                 await room.deliver(Told(file))
-                return
+                return Cost()
             files = (file,)
         numbers = (update.message, update.id) if update.act == "edited" else (update.message,)
         incoming = await self._incoming(
@@ -134,9 +139,9 @@ class Answering:
             edits=message_id_of(self._bot, update.chat.id, update.message) if update.act == "edited" else "",
             files=files,
         )
-        await self._door.count(update, await self._talk.answer(incoming, room))
+        return await self._talk.answer(incoming, room)
 
-    async def _press(self, entry: Entry, update: Update, room: TelegramRoom) -> None:
+    async def _press(self, entry: Entry, update: Update, room: TelegramRoom) -> Cost:
         pressed = buttons.pressed(update.text)
         if pressed is None:
             await self._sender.answer(update.callback)
@@ -145,7 +150,7 @@ class Answering:
             if command is not None and command.destroys:  # a client may send back what no button said
                 room.replace(update.message)
                 await self._talk.answer(await self._incoming(entry, update, text=text, agreed=True), room)
-            return
+            return Cost()
         act, reply_id = pressed
         if act in ("good", "bad"):
             room.tell_in_passing(update.callback)
@@ -154,12 +159,11 @@ class Answering:
         if act in ("previous", "next"):
             room.replace(update.message)
         try:
-            cost = await self._talk.press(act, reply_id, await self._incoming(entry, update), room)
+            return await self._talk.press(act, reply_id, await self._incoming(entry, update), room)
         except NotFoundError:
             room.tell_in_passing(update.callback)
             await room.deliver(Told(GONE))
-        else:
-            await self._door.count(update, cost)
+            return Cost()
 
     async def _incoming(self, entry: Entry, update: Update, **said: object) -> Incoming:
         person = await self._person(str(update.sender), update.name)

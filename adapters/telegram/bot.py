@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 from telegram import Bot, BotCommand, BotCommandScopeChat, User
 from telegram.error import BadRequest, Forbidden, InvalidToken, TelegramError
 
-from adapters.base import is_urgent
+from adapters.base import Cost, is_urgent
 from adapters.talk import Talk
 from adapters.telegram.access import Doorkeeper
 from adapters.telegram.admin import ADMIN_COMMANDS, Office
@@ -50,6 +50,7 @@ BEAT_EVERY_S = 4.0
 TIMEOUT_S = 10.0
 CONNECTIONS = 256
 TELEGRAM = "https://api.telegram.org"
+KNOWN = frozenset((*COMMANDS, *ADMIN_COMMANDS))
 
 _TOKEN = re.compile(r"(\d{1,20}):[\w-]{10,}")
 
@@ -190,9 +191,12 @@ class TelegramBot:
                 arrivals.append(arrival)
         self._lanes.add(await self._inbox.store(arrivals))
 
+    def _read(self, raw: Any) -> Update | None:
+        return read(raw, self._id, self._name, KNOWN)
+
     def _arrival(self, raw: Any) -> Arrival | None:
         """What is to be answered of an update; None where that is nothing."""
-        update = read(raw, self._id, self._name)
+        update = self._read(raw)
         if update is None or not (update.asked or self._settings.telegram_groups == "all"):
             return None
         rates = update.act == "pressed" and update.text.startswith(("good:", "bad:"))
@@ -232,11 +236,17 @@ class TelegramBot:
         """Answer an entry, until that is done."""
         began, pause = time.monotonic(), FIRST_PAUSE_S
         update: Update | None = None
+        answered = counted = False
+        cost = Cost()
         while True:
             try:
-                update = read(json.loads(entry.payload), self._id, self._name)
-                if update is not None:
-                    await self._answering.answer(entry, update)
+                update = self._read(json.loads(entry.payload))
+                if update is not None and not answered:
+                    cost = await self._answering.answer(entry, update)
+                    answered = True  # whatever fails from here on, it is not answered again
+                if update is not None and not counted:
+                    await self._answering.count(update, cost)
+                    counted = True
                 await self._inbox.done(entry.seq)
                 tell(logging.INFO, "done", update=entry.update_id, seconds=round(time.monotonic() - began, 3))
                 return
@@ -250,6 +260,6 @@ class TelegramBot:
                 pause = min(2 * pause, LONGEST_PAUSE_S)
             except Exception as error:
                 tell(logging.ERROR, "an answer failed", update=entry.update_id, why=keep_trace(error))
-                if update is not None:
+                if update is not None and not answered:
                     await self._answering.apologise(update)
                 entry.payload = "null"

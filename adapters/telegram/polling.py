@@ -55,6 +55,8 @@ class Poller:
                     if updates:
                         await self._store(updates)
                         offset = max(map(_number, updates)) + 1
+                        if not offset:  # nothing by which they could be confirmed: they would come again at once
+                            await asyncio.sleep(FIRST_PAUSE_S)
                     pause = FIRST_PAUSE_S
                     continue
                 except InvalidToken:

@@ -166,6 +166,7 @@ class TelegramRoom:
             self._unsure = self._entry.reply_id or "?"
         except RefusedError as error:
             tell(logging.WARNING, "an answer was refused", update=self._entry.update_id, why=str(error))
+        self._entry.parts = self._out  # it is out, for this process too, if it has to try the rest again
 
     async def _say_unsure(self) -> None:
         """Not sent again, since it may be there; the person sees whether it is."""
@@ -223,6 +224,7 @@ class TelegramRoom:
             except (UnsureError, RefusedError) as error:  # it may stand there: another would be one too many
                 tell(logging.DEBUG, "left out", chat=self._chat.id, why=str(error))
                 return False
+            self._entry.shown_id = self._shown
             await self._inbox.note(self._entry.seq, shown_id=self._shown)
         return True
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
+
+from chatbot.commands import COMMANDS
 
 WANTED = ("message", "edited_message", "callback_query")
 """Asked for by name: unset means "as before", whatever that was."""
@@ -12,6 +16,7 @@ WANTED = ("message", "edited_message", "callback_query")
 T = TypeVar("T")
 
 _BEYOND = 2**63
+_COMMAND = re.compile(r"/(\w+)(?:@(\w+))?(?=\s|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +63,8 @@ class Update:
     """In groups: whether it is meant for the bot."""
 
 
-def read(raw: Any, bot: int, username: str) -> Update | None:
-    """An update; None where it is nothing to answer."""
+def read(raw: Any, bot: int, username: str, commands: Container[str] = frozenset(COMMANDS)) -> Update | None:
+    """An update; None where it is nothing to answer. In groups, `commands` are for this bot without its name too."""
     number = _get(raw, "update_id", int)
     if number is None or not 0 <= number < _BEYOND:
         return None
@@ -67,7 +72,7 @@ def read(raw: Any, bot: int, username: str) -> Update | None:
         return _pressed(number, query)
     for key, act in (("message", "said"), ("edited_message", "edited")):
         if message := _get(raw, key, dict):
-            return _said(number, act, message, bot, username)
+            return _said(number, act, message, bot, username, commands)
     return None
 
 
@@ -112,7 +117,9 @@ def _called(sender: dict[str, Any]) -> tuple[str, str]:
     return " ".join(name for name in names if name), _get(sender, "language_code", str) or ""
 
 
-def _said(number: int, act: Any, message: dict[str, Any], bot: int, username: str) -> Update | None:
+def _said(
+    number: int, act: Any, message: dict[str, Any], bot: int, username: str, commands: Container[str]
+) -> Update | None:
     chat, about = _chat(message), _number(message, "message_id")
     sender = _get(message, "from", dict)
     who = _number(sender, "id")
@@ -122,7 +129,8 @@ def _said(number: int, act: Any, message: dict[str, Any], bot: int, username: st
     if (moved := _number(message, "migrate_to_chat_id")) is not None:
         return Update(number, "moved", chat, about, who, *called, text=str(moved))
     text = _get(message, "text", str) or _get(message, "caption", str) or ""
-    text, asked = _addressed(text, username, chat.private or _is_reply_to(message, bot))
+    text, asked = _addressed(text, username, commands)
+    asked = asked or chat.private or _is_reply_to(message, bot)
     document = _document(message)
     if not text and document is None:
         act = "unreadable"
@@ -135,20 +143,19 @@ def _is_reply_to(message: dict[str, Any], bot: int) -> bool:
     return _number(_get(_get(message, "reply_to_message", dict) or {}, "from", dict), "id") == bot
 
 
-def _addressed(text: str, username: str, asked: bool) -> tuple[str, bool]:
-    """The text without the bot's name, and whether it is meant for the bot."""
+def _addressed(text: str, username: str, commands: Container[str]) -> tuple[str, bool]:
+    """The text without the bot's name, and whether it says by itself that it is meant for the bot."""
+    if command := _COMMAND.match(text):
+        word, whose = command[1], command[2]
+        if whose is None:
+            return text, word.lower() in commands
+        if whose.lower() == username.lower():
+            return f"/{word}{text[command.end() :]}", True
+        return text, False
     name = f"@{username}".lower()
-    word, space, rest = text.partition(" ")
-    if word.startswith("/") and "@" in word:
-        command, _, whose = word.partition("@")
-        if f"@{whose}".lower() != name:
-            return text, False
-        return f"{command}{space}{rest}", True
-    if word.startswith("/"):
-        return text, True
     at = text.lower().find(name)
     if at < 0 or text[at + len(name) : at + len(name) + 1].isalnum():
-        return text, asked
+        return text, False
     return (text[:at] + text[at + len(name) :]).strip(" ,:"), True
 
 

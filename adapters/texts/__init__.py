@@ -1,6 +1,7 @@
 """What adapters say, in the languages of people: English is what the program says, every other one is a file here.
 
-Such a file has `SENTENCES`, from English; `{}` stands for what differs, in the same order.
+Such a file has `SENTENCES`, from English, a line each; `{}` stands for what differs, in the same order. Of two that
+fit, the first is taken.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ def in_language(code: str, text: str) -> str:
     known = _known(code.split("-")[0].lower())
     if known is None:
         return text
+    if "\n" in text:
+        return "\n".join(in_language(code, line) for line in text.split("\n"))
     exact, patterns = known
     if text in exact:
         return exact[text]
     for pattern, translation in patterns:
         if match := pattern.fullmatch(text):
-            return translation.format(*match.groups())
-    if "\n" in text:
-        return "\n".join(in_language(code, line) for line in text.split("\n"))
+            return translation.format(*(exact.get(part, part) for part in match.groups()))
     if entry := _ENTRY.fullmatch(text):
         return f"{entry[1]}  {exact.get(entry[2], entry[2])}"
     return text
@@ -47,5 +48,5 @@ def _known(code: str) -> tuple[dict[str, str], list[tuple[re.Pattern[str], str]]
     for english, translation in sentences.items():
         if "{}" in english:
             parts = (re.escape(part) for part in english.split("{}"))
-            patterns.append((re.compile("(.*)".join(parts), re.DOTALL), translation))
+            patterns.append((re.compile("(.*)".join(parts)), translation))
     return sentences, patterns

@@ -71,12 +71,91 @@ SENTENCES = {
     "No longer pinned.": "已取消固定。",
     "Noted: the last reply is good.": "记下了：上一个回答好。",
     "Noted: the last reply is bad.": "记下了：上一个回答不好。",
+    "Conversations: {}, since {}": "对话：{}，自 {} 起",
     "Conversations: {}": "对话：{}",
     "Messages of yours: {}": "你的消息：{}",
     "Replies: {}, {} rated good and {} bad": "回答：{}，其中好评 {}，差评 {}",
     "There is nothing here yet: the conversation is empty.": "这里还什么都没有：对话是空的。",
     "There is no other version of it; /retry and /edit make one.": "没有别的版本；/retry 和 /edit 会产生新的版本。",
-    "There is no command {} // sends it as a message.": "没有命令 {} // 会把它作为消息发送。",
+    "There is no command {}; did you mean {}? /help shows them, // sends it as a message.": (
+        "没有命令 {}；是不是 {}？/help 显示所有命令，// 会把它作为消息发送。"
+    ),
+    "There is no command {}; /help shows them, // sends it as a message.": (
+        "没有命令 {}；/help 显示所有命令，// 会把它作为消息发送。"
+    ),
+    "Everything of yours is deleted. {}": "你的一切都已删除。{}",
+    "It is deleted, but another chatbot reads the database: its log keeps traces until that one is closed.": (
+        "已经删除，但另一个 chatbot 正在读取数据库：在它关闭之前，日志里还留有痕迹。"
+    ),
+    "There is nothing to send: the message is empty.": "没有可以发送的内容：消息是空的。",
+    "The message has {} characters; {} is the most that is taken.": "这条消息有 {} 个字符；最多接受 {} 个。",
+    "The message makes {} tokens; {} takes {} besides its reply. "
+    "Send a shorter one, or choose a model with a longer context.": (
+        "这条消息有 {} 个 token；{} 除回答外最多接受 {} 个。请发短一些，或选一个上下文更长的模型。"
+    ),
+    "The message makes {} tokens, with what is pinned; {} takes {} besides its reply. "
+    "Send a shorter one, or choose a model with a longer context.": (
+        "这条消息连同固定的内容有 {} 个 token；{} 除回答外最多接受 {} 个。请发短一些，或选一个上下文更长的模型。"
+    ),
+    "You have said nothing here yet.": "你在这里还什么都没说。",
+    "There is no reply here yet.": "这里还没有回答。",
+    "There is no reply '{}' here.": "这里没有回答“{}”。",
+    "There is no message '{}'.": "没有消息“{}”。",
+    "There is nothing to answer yet: the conversation is empty.": "还没有什么可以回答：对话是空的。",
+    "There is nothing to answer: what this reply answered was deleted.": (
+        "没有什么可以回答：这个回答所回应的话已被删除。"
+    ),
+    "Only what you said yourself can be edited; ask for another reply instead.": (
+        "只能改写你自己说的话；可以改为再要一个回答。"
+    ),
+    "There is no reply to go on with.": "没有可以继续的回答。",
+    "The reply is still being written, by another chatbot.": "另一个 chatbot 还在写这个回答。",
+    "The reply before is still coming; wait for its end, or stop it.": "上一个回答还没结束；请等它结束，或者停止它。",
+    "Say the new text too: /edit TEXT.": "请把新的内容也写上：/edit 内容。",
+    "Say what to look for too: /search WORDS.": "请写上要找什么：/search 词语。",
+    "Say what shall be in the picture too: /imagine TEXT.": "请写上要画什么：/imagine 内容。",
+    "Say the title too: /rename TITLE.": "请写上标题：/rename 标题。",
+    "Say a number from 1 to {}: /chats NUMBER.": "请写一个 1 到 {} 的编号：/chats 编号。",
+    "It is /export for this conversation, or /export all for all of yours.": (
+        "/export 导出这个对话，/export all 导出你的全部对话。"
+    ),
+    "There is nothing to rename yet: the conversation is empty.": "还没有什么可以改名：对话是空的。",
+    "There is nothing to delete: the conversation is empty.": "没有什么可以删除：对话是空的。",
+    "Nothing was said yet that could be drawn; say what shall be in the picture.": (
+        "还没有说过可以画的东西；请说要画什么。"
+    ),
+    "{} answers here. `chatbot models list` shows what else there is, `/model default` is the one in use.": (
+        "这里由 {} 回答。`chatbot models list` 显示还有哪些模型，`/model default` 是正在使用的那个。"
+    ),
+    # To admins
+    "Nobody has spoken with the bot yet.": "还没有人和机器人说过话。",
+    "{}: allowed; today {} messages, {} tokens, {} pictures": "{}：允许；今天 {} 条消息，{} 个 token，{} 张图片",
+    "{}: denied; today {} messages, {} tokens, {} pictures": "{}：禁止；今天 {} 条消息，{} 个 token，{} 张图片",
+    "{}: as set; today {} messages, {} tokens, {} pictures": "{}：按设置；今天 {} 条消息，{} 个 token，{} 张图片",
+    "Say whose number it is about: a person's, or a group's.": "请写上编号：某人的，或某群的。",
+    "{} may talk to the bot.": "{} 可以使用机器人了。",
+    "{} may not talk to the bot.": "{} 不能使用机器人了。",
+    "It is /quota NUMBER messages|tokens|pictures COUNT, a day; 0 sets no end.": (
+        "用法：/quota 编号 messages|tokens|pictures 每天的数量；0 表示不限。"
+    ),
+    "{} may use {} {} a day.": "{} 每天可以用 {} {}。",
+    "Up for {} s.": "已运行 {} 秒。",
+    "{} updates wait, the oldest for {} s.": "{} 个更新在等待，最早的已等 {} 秒。",
+    "{} updates wait.": "{} 个更新在等待。",
+    "Telegram has not answered yet.": "Telegram 还没有应答过。",
+    "Telegram answered {} s ago.": "Telegram 上次应答在 {} 秒前。",
+    "Say which version is to answer: /promote NAME@VERSION.": "请写上由哪个版本回答：/promote 名称@版本。",
+    "{} answers from the next message on.": "从下一条消息起由 {} 回答。",
+    "It is /rollback gpt, or /rollback aigc.": "用法：/rollback gpt 或 /rollback aigc。",
+    "{} answers again.": "又由 {} 回答了。",
+    "It is /retrain gpt, with a date where only what was said since then is to be learned: 2026-01-31.": (
+        "用法：/retrain gpt；只学某日之后的内容时写上日期：2026-01-31。"
+    ),
+    "A retraining is at work. {}": "正在重新训练。{}",
+    "No retraining is at work; /retrain gpt begins one.": "现在没有在重新训练；/retrain gpt 开始一次。",
+    "The retraining has begun. /retrain says how far it is; its end will be told here.": (
+        "重新训练开始了。/retrain 显示进度；结束时会在这里告诉你。"
+    ),
     "Another picture": "再画一张",
     "Show it again": "再显示一次",
     "My answer may not have reached you: the connection failed half way.": "我的回答可能没有送达：连接中途断开了。",
@@ -98,4 +177,7 @@ SENTENCES = {
     "That was all for today: {} {} a day. It begins anew at midnight, UTC.": (
         "今天的额度用完了：每天 {} {}。世界标准时间午夜重新开始。"
     ),
+    "messages": "条消息",
+    "tokens": "个 token",
+    "pictures": "张图片",
 }

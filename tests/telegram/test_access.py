@@ -79,6 +79,9 @@ def test_quotas_hold_for_people_and_groups_whatever_is_asked(telegram: Telegram,
     telegram.told("2 messages a day")
     telegram.press(two, "🔄")
     telegram.wait(lambda: "2 messages a day" in str(telegram.calls("answerCallbackQuery")))
+    for text in ("//three", "/etc/hosts four"):  # these are for the model too
+        telegram.say(text)
+    telegram.wait(lambda: sum("2 messages a day" in text for text in telegram.texts()) == 3)
     telegram.say("/stats")
     telegram.told("Conversations: 1")
     for sender in (3001, 3002, 3003):

@@ -3,14 +3,25 @@ another's trouble."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from adapters.telegram.bot import TelegramBot
+from chatbot.session import open_service
+from chatbot.settings import Settings
+from storage.access import Access
+from storage.errors import StorageError
+from storage.inbox import Inbox
+from tests.telegram.emulator import TOKEN
 from tests.telegram.world import ADA, BOB, GROUP, Bot, Nursery, Telegram, is_whole, person
 
 UNSURE = "My answer may not have reached you"
@@ -268,3 +279,28 @@ def test_help_tells_of_the_bot_and_loads_nothing_of_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "run the Telegram bot" in done.stdout
     assert done.stdout.endswith("LOADED False\n")
+
+
+async def test_an_answer_that_is_out_comes_once_though_noting_that_fails(
+    telegram: Telegram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [3, 3]
+
+    async def fails(left: int, then: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        if failures[left]:
+            failures[left] -= 1
+            raise StorageError("the disk is full")
+        await then(*arguments)
+
+    monkeypatch.setattr(Inbox, "done", lambda self, seq, done=Inbox.done: fails(0, done, self, seq))
+    monkeypatch.setattr(Access, "use", lambda self, *what, use=Access.use: fails(1, use, self, *what))
+    settings = Settings.load(home=tmp_path, model="fake", telegram_allow=["*"])
+    async with open_service(settings) as service:
+        running = asyncio.create_task(TelegramBot(service, settings, TOKEN, telegram.url).run())
+        await asyncio.to_thread(telegram.say, "once")
+        await asyncio.to_thread(telegram.wait, lambda: failures == [0, 0])
+        await asyncio.to_thread(telegram.say, "and on")
+        await asyncio.to_thread(telegram.reply, "and on")
+        running.cancel()
+        await asyncio.wait([running])
+    assert wholes(telegram) == ["You said: once", "You said: and on"]

@@ -11,11 +11,12 @@ ROUNDS = 17
 POINTS: dict[str, dict[str, object]] = {
     "before it is stored": {"method": "getUpdates", "do": "kill_half"},
     "stored, and not confirmed": {"method": "getUpdates", "do": "kill_before", "skip": 1},
-    "before the model begins": {"method": "sendChatAction", "do": "kill_before"},
+    "while the model thinks": {"method": "sendChatAction", "do": "kill_before"},
     "in mid stream": {"method": "sendMessageDraft", "do": "kill_before", "skip": 2},
     "before the answer is out": {"method": "sendMessage", "do": "kill_before"},
     "the answer is out, and not noted": {"method": "sendMessage", "do": "kill_after"},
 }
+PACED = {"while the model thinks": " count to 25 after 1 s", "in mid stream": " count to 25 every 0.04 s"}
 TWICE = "an answer may come twice: a process died between sending and noting it"
 CHATS = range(2000, 2030)
 
@@ -34,7 +35,7 @@ def test_a_hundred_kills_lose_nothing_and_keep_the_order(telegram: Telegram, bot
             telegram.control("fault", **fault)
             for chat in [next(chats) for _ in range(3)]:
                 text = f"{point} {number} in {chat}"
-                said[chat].append(text + " count to 25 every 0.04 s" * ("stream" in point))
+                said[chat].append(text + PACED.get(point, ""))
                 telegram.say(said[chat][-1], chat)
                 updates += 1
             bot.start()

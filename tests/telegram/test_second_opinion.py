@@ -52,7 +52,7 @@ def test_another_server_sees_messages_answered(other: tuple[str, Ask], bot: Bot,
     bot.settings["CHATBOT_TELEGRAM_API_URL"] = url
     bot.start()
     chat = {"id": ADA, "type": "private"}
-    for number, text in enumerate(("hello **there**", "/help", "and good bye"), 1):
+    for number, text in enumerate(("hello **there**", "/help", "and good bye, count to 3 after 1 s"), 1):
         ask(inject={"message": {"message_id": number, "date": 0, "chat": chat, "from": person(ADA), "text": text}})
 
     def sent() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -149,6 +150,7 @@ class Nursery:
     def status(self, pid: int) -> int:
         """Wait until one is no more; how it ended, as `Popen.returncode`."""
         while pid not in self.statuses:
+            assert select.select([self.process.stdout], [], [], PATIENCE_S)[0], "it goes on"
             self._hear()
         return os.waitstatus_to_exitcode(self.statuses[pid])
 

@@ -13,15 +13,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, insert, select, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from storage.conversations import Conversations
 from storage.database import Database
-from storage.errors import NotFoundError, StorageError
-from storage.records import Conversation
-from storage.schema import conversations
-from storage.sqlite_connection import begun
+from storage.errors import StorageError
 from storage.threads import Workers
 
 
@@ -308,94 +305,3 @@ async def test_cancelled_readers_hold_one_thread_each(tmp_path: Path) -> None:
         async with database.read() as connection:
             await connection.execute(SLOW)
         assert quick < time.monotonic() - began - quick, "nobody waited for what was cancelled"
-
-
-def _named(connection: Connection, system: str) -> str:
-    conversation = Conversation.new(system)
-    values = {name: getattr(conversation, name) for name in Conversation.__dataclass_fields__}
-    connection.execute(insert(conversations), values)
-    return system
-
-
-def _named_twice(connection: Connection, system: str) -> str:
-    _named(connection, f"{system}, not kept")
-    raise NotFoundError(system)
-
-
-def _systems(connection: Connection) -> list[str]:
-    return list(connection.execute(select(conversations.c.system).order_by(conversations.c.created)).scalars())
-
-
-async def test_what_waits_at_the_same_moment_is_done_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    turns = []
-    take = Workers.do
-
-    async def counted(self: Workers, work: Callable[[], object]) -> object:
-        turns.append(work)
-        return await take(self, work)
-
-    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
-        monkeypatch.setattr(Workers, "do", counted)
-        numbers = [str(number) for number in range(500)]
-        assert await asyncio.gather(*(database.change(None, _named, number) for number in numbers)) == numbers
-        assert len(turns) <= 2
-        turns.clear()
-        assert await asyncio.gather(*(database.query(_systems) for _ in range(500))) == [numbers] * 500
-        assert len(turns) <= 2
-
-
-async def test_what_fails_among_others_undoes_itself_alone(database_url: str) -> None:
-    async with await Database.open(database_url) as database:
-        done = await asyncio.gather(
-            database.change("a", _named, "first"),
-            database.change("b", _named_twice, "second"),
-            database.change("c", _named, "third"),
-            return_exceptions=True,
-        )
-        assert (done[0], str(done[1]), done[2]) == ("first", "second", "third")
-        assert sorted(await database.query(_systems)) == ["first", "third"]
-        seen = await asyncio.gather(
-            database.query(_systems), database.query(_named_twice, "fourth"), return_exceptions=True
-        )
-        assert sorted(seen[0]) == ["first", "third"]
-        assert isinstance(seen[1], Exception)
-
-
-async def test_what_was_cancelled_before_it_began_is_left_out(tmp_path: Path) -> None:
-    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
-        async with database.write() as connection:
-            await connection.execute(text("SELECT 1"))
-            waiting = [asyncio.create_task(database.change(None, _named, str(number))) for number in range(3)]
-            await asyncio.sleep(0)
-            waiting[1].cancel()
-        await asyncio.wait(waiting)
-        assert await database.query(_systems) == ["0", "2"]
-
-
-async def test_whoever_waits_for_a_locked_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.sqlite.BUSY_TIMEOUT_MS", 50)
-    tried = []
-
-    def begin(engine: Engine) -> Connection:
-        tried.append(engine)
-        return begun(engine)
-
-    async with await Database.open(url(tmp_path / "chatbot.db")) as database:
-        monkeypatch.setattr("storage.together.begun", begin)
-        with closing(sqlite3.connect(tmp_path / "chatbot.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            told = await asyncio.gather(
-                *(database.change(None, _named, str(number)) for number in range(3)), return_exceptions=True
-            )
-            assert [type(one) for one in told] == [StorageError] * 3
-            assert all("locked" in str(one) for one in told)
-            assert len(tried) == 1, "they waited once, together"
-            other.execute("ROLLBACK")
-        async with database.write() as connection:  # one of ours holds it for too long
-            await connection.execute(text("SELECT 1"))
-            with pytest.raises(StorageError, match="locked"):
-                await database.change(None, _named, "waits")
-        assert await database.change(None, _named, "later") == "later"
-        assert await database.query(_systems) == ["later"]

@@ -57,6 +57,30 @@ async def test_a_full_lane_turns_away_tells_once_and_is_passed_by_what_is_urgent
     assert again.turned_away
 
 
+async def test_topics_of_a_chat_share_what_may_wait(inbox: Inbox) -> None:
+    kept = await inbox.store([arrival(number, f"a/{number}") for number in range(1, 5)])
+    assert [entry.turned_away for entry in kept] == [False, False, False, True]
+    [other] = await inbox.store([arrival(5, "b/1")])
+    assert not other.turned_away
+
+
+async def test_what_is_urgent_has_a_bound_too_and_is_counted_apart(inbox: Inbox) -> None:
+    assert len(await inbox.store([arrival(number) for number in range(3)])) == 3
+    kept = await inbox.store([arrival(number, urgent=True) for number in range(3, 1000)])
+    assert [entry.update_id for entry in kept] == [3, 4, 5]
+    [told] = await inbox.store([arrival(1000)])
+    assert told.turned_away, "and it is told"
+
+
+async def test_a_lane_with_room_again_is_told_again_whoever_answers_in_it(inbox: Inbox, database: Database) -> None:
+    entries = await inbox.store([arrival(number) for number in range(6)])
+    assert [entry.update_id for entry in entries] == [0, 1, 2, 3]
+    for entry in entries:
+        await Inbox(database, "telegram:1", 3).done(entry.seq)
+    again = await inbox.store([arrival(number) for number in range(6, 12)])
+    assert [entry.turned_away for entry in again] == [False, False, False, True]
+
+
 async def test_of_what_is_done_only_the_newest_numbers_stay(
     inbox: Inbox, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
