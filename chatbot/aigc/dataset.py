@@ -1,7 +1,8 @@
 """Folders of pictures: what is in them, and one array of them all, prepared once for a run.
 
 Read are, in this order: `metadata.jsonl` or `metadata.csv` with file_name and text, and style and concept where there
-are any (Hugging Face's imagefolder convention; text may be a list of captions); a .txt beside each picture, one
+are any (Hugging Face's imagefolder convention; text may be a list of captions; where the folder has none, those of
+the folders in it); a .txt beside each picture, one
 caption a line; folders as classes (torchvision's ImageFolder); or pictures alone.
 """
 
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +76,8 @@ def scan(folder: Path) -> list[Item]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder.")
-    for name, rows in (("metadata.jsonl", _json_rows), ("metadata.csv", _csv_rows)):
-        if (folder / name).is_file():
-            items = [_item(row, folder / name) for row in rows(folder / name)]
-            break
+    if described := _described(folder):
+        items = [_item(row, path, folder) for path, rows in described for row in rows(path)]
     else:
         items = [_plain(path, folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
     if not items:
@@ -107,7 +108,7 @@ def prepare(
             tell(f"Reading {len(items)} pictures", number / len(items))
         try:
             pictures[len(kept)] = decode(folder / item.file, resolution)
-        except (OSError, ValueError, SyntaxError) as error:
+        except Exception as error:  # whatever a damaged file makes Pillow raise
             bad += 1
             if bad <= 20:
                 complain(f"Passed over {item.file}: {_reason(error)}.")
@@ -143,7 +144,7 @@ def decode(path: Path, resolution: int) -> NDArray[np.uint8]:
     """A picture as premultiplied RGBA (R, R, 4): the first frame, upright, whole, padded to a square with
     transparency where it has some, else its middle square.
 
-    Raises OSError, ValueError or SyntaxError (Pillow's) where it cannot be read.
+    Raises whatever Pillow does where it cannot be read.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -160,7 +161,8 @@ def decode(path: Path, resolution: int) -> NDArray[np.uint8]:
         if image.mode.startswith("I;16") or image.mode == "I":
             wide = np.asarray(image).astype(np.float64)
             image = Image.fromarray((wide / (257 if wide.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
-        image = ImageOps.exif_transpose(image)
+        with suppress(Exception):  # damaged, it says nothing; the picture is there
+            image = ImageOps.exif_transpose(image)
         has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
         image = image.convert("RGBA")
     if has_alpha:
@@ -177,6 +179,8 @@ def _reason(error: BaseException) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, FileNotFoundError):
         return "it is missing"
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror.lower()
     return "it is no picture that can be read" if "cannot identify" in text else text.rstrip(".")
 
 
@@ -193,7 +197,11 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    yield from csv.DictReader(_read(path).splitlines())
+    csv.field_size_limit(2**31 - 1)
+    try:
+        yield from csv.DictReader(io.StringIO(_read(path), newline=""))
+    except csv.Error as error:
+        raise UserError(f"{path} is no CSV: {error}.") from None
 
 
 def _read(path: Path) -> str:
@@ -203,12 +211,25 @@ def _read(path: Path) -> str:
         raise UserError(f"Cannot read {path}: {error}.") from None
 
 
-def _item(row: dict[str, Any], path: Path) -> Item:
+def _described(folder: Path) -> Sequence[tuple[Path, Callable[[Path], Iterator[dict[str, Any]]]]]:
+    """The metadata of a folder, or where it has none of its own, of the folders in it, as of splits."""
+    for places in ([folder], sorted(each for each in folder.iterdir() if each.is_dir())):
+        for name, rows in (("metadata.jsonl", _json_rows), ("metadata.csv", _csv_rows)):
+            if found := [(place / name, rows) for place in places if (place / name).is_file()]:
+                return found
+    return []
+
+
+def _item(row: dict[str, Any], path: Path, folder: Path) -> Item:
     file, text = row.get("file_name"), row.get("text") or []
     if not isinstance(file, str):
         raise UserError(f"{path} has a row without file_name.")
-    texts = [text] if isinstance(text, str) else [each for each in text if isinstance(each, str) and each.strip()]
+    if not isinstance(text, str | list):
+        raise UserError(f"{path}: the text of {file} is neither text nor a list of texts.")
+    said = [text] if isinstance(text, str) else [each for each in text if isinstance(each, str)]
+    texts = [each.encode("utf-8", "replace").decode().strip() for each in said if each.strip()]
     concept = row.get("concept") or (texts[0] if texts else "")
+    file = file if path.parent == folder else f"{path.parent.name}/{file}"
     return Item(file, tuple(texts), str(row.get("style") or _STYLELESS), str(concept))
 
 

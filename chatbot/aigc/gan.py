@@ -319,7 +319,7 @@ class GanStage:
         held |= {f"ema/{key}": value for key, value in self.ema.state_dict().items()}
         for name, optimizer in self.optimizers.items():
             held |= checkpoint.optimizer_tensors(optimizer, f"optimizer/{name}")
-        return held
+        return held | {"gap": torch.tensor(self.gap, dtype=torch.float64)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         for name, net in {**self.nets(), "ema": self.ema}.items():
@@ -327,6 +327,7 @@ class GanStage:
             net.load_state_dict({key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)})
         for name, optimizer in self.optimizers.items():
             checkpoint.restore_optimizer(optimizer, f"optimizer/{name}", tensors)
+        self.gap = float(tensors.get("gap", 0.0))
 
 
 def _decay(progress: float) -> float:

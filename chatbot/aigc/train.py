@@ -227,7 +227,8 @@ class Training:
             due = time.monotonic() - saved > _CHECKPOINT
             if self.ranks > 1:  # all must save and look at the same steps
                 due = step % 10 == 0 and bool(parallel.agree(float(due)))
-            if step % 20 == 0 or step == total or due:
+            stopping = parallel.any_of(self.stopping()) if step % 10 == 0 or self.ranks == 1 else False
+            if step % 20 == 0 or step == total or due or stopping:
                 numbers = {name: float(value) for name, value in stats.items()}
                 if parallel.any_of(not all(math.isfinite(value) for value in numbers.values())):
                     broken = "The losses are no numbers any more"
@@ -245,16 +246,14 @@ class Training:
                     checkpoint.write(self.run / "best", stage.tensors() | beside, {"step": step, **last.figures})
             if broken:
                 rollbacks += 1
-                step, began = self._roll_back(stage, broken, rollbacks), time.monotonic()
-                begun_at = step
+                step = self._roll_back(stage, broken, beside, {"rollbacks": rollbacks, "best": best})
+                begun_at, began, saved = step, time.monotonic(), time.monotonic()
                 journal.rewind(stage.name, step)
                 self._soften(stage, options, rollbacks)
-                continue
-            stopping = parallel.any_of(self.stopping()) if step % 10 == 0 or self.ranks == 1 else False
-            if stopping or due:
+            elif stopping or due:
                 self._save(stage.name, step, stage.tensors() | beside, held)
                 saved = time.monotonic()
-            if stopping:
+            if stopping:  # saved, whether it went on or back
                 command = "retrain" if options.base else "train"
                 raise Stopped(f"Stopped and saved; go on with `chatbot {command} aigc --out {self.run} --resume`.")
         self._save(stage.name, step, stage.tensors() | beside, {"rollbacks": rollbacks, "best": best})
@@ -278,19 +277,29 @@ class Training:
             self._write()
         return self.plan[stage.name]
 
-    def _save(self, stage: str, step: int, tensors: dict[str, Tensor], held: dict[str, Any]) -> None:
+    def _save(
+        self, stage: str, step: int, tensors: dict[str, Tensor], held: dict[str, Any], *, back: bool = False
+    ) -> None:
+        """Write a checkpoint; where the training went `back` to it, newer ones are forgotten then."""
         if self.rank:
             return
         seconds = self.spent + time.monotonic() - self.started
         state = {"stage": stage, "step": step, "seconds": seconds, **held}
-        checkpoint.save(self._checkpoints, self._offset(stage) + step, tensors, state)
+        number = self._offset(stage) + step
+        if back:
+            checkpoint.write(self._checkpoints / f"{number:08d}", tensors, state)
+            checkpoint.drop_after(self._checkpoints, number)
+        else:
+            checkpoint.save(self._checkpoints, number, tensors, state)
 
     def _offset(self, stage: str) -> int:
         """Checkpoints are numbered through both stages."""
         return 0 if stage != GAN or self.options.space != "latent" else self.plan.get("autoencoder", 0) + 1
 
-    def _roll_back(self, stage: AutoencoderStage | GanStage, reason: str, rollbacks: int) -> int:
-        if rollbacks > _MOST_ROLLBACKS:
+    def _roll_back(
+        self, stage: AutoencoderStage | GanStage, reason: str, beside: dict[str, Tensor], held: dict[str, Any]
+    ) -> int:
+        if held["rollbacks"] > _MOST_ROLLBACKS:
             raise UserError(
                 f"{reason}, and again after {_MOST_ROLLBACKS} rollbacks. Try a lower --rate, or a higher --gamma; "
                 f"the best so far is in {self.run / 'best'}."
@@ -304,8 +313,7 @@ class Training:
             if state.get("stage") != stage.name or not state["step"]:
                 raise UserError(f"{reason}, before anything was saved. Try a lower --rate.")
         stage.restore(tensors)
-        if self.rank == 0:
-            checkpoint.drop_after(self._checkpoints, self._offset(stage.name) + int(state["step"]))
+        self._save(stage.name, int(state["step"]), stage.tensors() | beside, held, back=True)
         self.complain(f"{reason}: back to step {state['step']}, with half the learning rate.")
         return int(state["step"])
 

@@ -20,13 +20,15 @@ def options(data: Path, **changes: object) -> Options:
     return replace(asked, **changes)  # type: ignore[arg-type]
 
 
-def train(run: Path, asked: Options | None, stopping: Callable[[], bool] = lambda: False) -> Outcome:
+def train(
+    run: Path, asked: Options | None, stopping: Callable[[], bool] = lambda: False, said: list[str] | None = None
+) -> Outcome:
     def encoder() -> object:
         raise AssertionError("no caption is read")
 
-    said: list[str] = []
+    complain = (said if said is not None else []).append
     return Training(
-        run, asked, encoder=encoder, stopping=stopping, tell=lambda text, fraction: None, complain=said.append
+        run, asked, encoder=encoder, stopping=stopping, tell=lambda text, fraction: None, complain=complain
     ).go()  # type: ignore[arg-type]
 
 

@@ -87,3 +87,38 @@ def test_splits_are_by_concept_and_the_same_every_time() -> None:
     assert 10 < len(unseen) < 50
     assert all((item.concept in unseen) == (item.split == "concept") for item in split)
     assert any(item.split == "drawing" for item in split)
+
+
+def test_metadata_of_splits_is_read_too_and_line_breaks_stay_in_captions(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / split / "a.png")
+        (tmp_path / split / "metadata.csv").write_text('file_name,text\na.png,"a tree,\ntall"\n')
+    items = dataset.scan(tmp_path)
+    assert [(item.file, item.texts) for item in items] == [
+        ("test/a.png", ("a tree,\ntall",)),
+        ("train/a.png", ("a tree,\ntall",)),
+    ]
+
+
+@pytest.mark.parametrize("text", [5, True, {"en": "cat"}])
+def test_a_caption_that_is_none_is_said_with_its_picture(tmp_path: Path, text: object) -> None:
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "text": text}))
+    with pytest.raises(UserError, match=r"metadata\.jsonl: the text of a\.png is neither text nor a list of texts"):
+        dataset.scan(tmp_path)
+
+
+def test_captions_of_any_length_and_of_any_characters_are_read(tmp_path: Path) -> None:
+    long = "word " * 50_000
+    (tmp_path / "metadata.csv").write_text(f"file_name,text\na.png,{long}\n")
+    assert dataset.scan(tmp_path)[0].texts == (long.strip(),)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "half \\ud83d"}')
+    assert dataset.scan(tmp_path)[0].texts == ("half ?",)
+
+
+def test_a_picture_whose_exif_is_damaged_is_read(tmp_path: Path) -> None:
+    damaged = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01"  # it ends within its first entry
+    for number in range(2):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / f"{number}.jpg", exif=damaged)
+    data, said = prepared(tmp_path, tmp_path / "out")
+    assert (len(data.items), said) == (2, [])

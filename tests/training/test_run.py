@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ from chatbot.errors import ModelError, UserError
 from chatbot.training import checkpoint
 from tests.training.pictures import classes
 from tests.training.runs import after, last, options, train
+
+Tensors = Callable[[list[int], torch.Tensor], torch.Tensor]
 
 
 @pytest.fixture(autouse=True)
@@ -78,10 +82,73 @@ def test_losses_that_are_no_numbers_are_rolled_back_and_said(tmp_path: Path, mon
     monkeypatch.setattr(GanStage, "step", poisoned)
     monkeypatch.setattr("chatbot.aigc.train._CHECKPOINT", 0.0)
     monkeypatch.setattr("chatbot.aigc.train._FIRST_CHECKPOINT", 0.0)
-    outcome = train(tmp_path / "run", options(classes(tmp_path / "data"), kimg=0.5))
+    said: list[str] = []
+    outcome = train(tmp_path / "run", options(classes(tmp_path / "data"), kimg=0.5), said=said)
     assert failed == [39]
+    assert len(said) == 1
+    assert re.fullmatch(
+        r"The losses are no numbers any more: back to step \d+, with half the learning rate\.", said[0]
+    )
     assert all(math.isfinite(value) for value in outcome.figures.values())
     assert all(tensor.isfinite().all() for tensor in last(tmp_path / "run").values())
+
+
+def _picture(stage: GanStage) -> tuple[int, int, int]:
+    return stage.shape.depth, stage.shape.size, stage.shape.size
+
+
+def _saturate(stage: GanStage) -> Tensors:
+    stage.gap = 100.0
+    return lambda numbers, codes: torch.randn(len(numbers), *_picture(stage))
+
+
+def _all_alike(stage: GanStage) -> Tensors:
+    return lambda numbers, codes: torch.ones(len(numbers), *_picture(stage))
+
+
+def _each_alike(stage: GanStage) -> Tensors:
+    return lambda numbers, codes: torch.stack([torch.full(_picture(stage), float(n)) for n in numbers])
+
+
+@pytest.mark.parametrize(
+    ("collapse", "told"),
+    [
+        (_saturate, "it is saturated"),
+        (_all_alike, "All captions give the same picture"),
+        (_each_alike, "One caption gives the same picture every time"),
+    ],
+)
+def test_a_collapse_is_said_and_what_is_rolled_back_to_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collapse: Callable[[GanStage], Tensors], told: str
+) -> None:
+    step, asked = GanStage.step, options(classes(tmp_path / "data"), kimg=0.5)
+    run, collapsed = tmp_path / "run", []
+
+    def collapses(stage: GanStage, number: int, progress: float) -> dict[str, torch.Tensor]:
+        stats = step(stage, number, progress)
+        if number == 39 and not collapsed:
+            collapsed.append(number)
+            monkeypatch.setattr(stage, "sample", collapse(stage))
+            monkeypatch.setattr("chatbot.aigc.snapshot._WARM", 0)
+        elif said:
+            monkeypatch.undo()
+        return stats
+
+    def stop() -> bool:
+        return bool(said)
+
+    monkeypatch.setattr(GanStage, "step", collapses)
+    monkeypatch.setattr("chatbot.aigc.train._SNAPSHOTS", 1000)
+    said: list[str] = []
+    with pytest.raises(Stopped):
+        train(run, asked, stop, said)
+    assert len(said) == 1
+    assert told in said[0]
+    folder = run / "checkpoints"
+    tensors, state = checkpoint.load(folder / f"{checkpoint.numbers(folder)[0]:08d}")
+    assert (state["stage"], state["rollbacks"]) == ("gan", 1)
+    assert float(tensors["gap"]) < 30
+    assert train(run, None).figures["kimg"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_plain_gan_without_assistants_trains_too(tmp_path: Path) -> None:
