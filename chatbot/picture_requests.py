@@ -53,7 +53,7 @@ _MAKE = re.compile(
     re.I | re.DOTALL,
 )
 _KIND_LAST = re.compile(
-    rf"{_POLITE}(?:make|create|generate|draw|design|give|send){_FOR}\s+"
+    rf"{_POLITE}(?:(?:make|create|generate|draw|design|give|send){_FOR}|i(?:'d|\s+would)\s+like|i\s+(?:want|need))\s+"
     rf"(?P<prompt>(?:(?:a|an|some|one)\s+)(?:[\w'-]+\s+){{1,6}}?)(?:stickers?|emojis?|drawings?|illustrations?|doodles?|"
     r"pictures?|images?)",
     re.I,
@@ -70,7 +70,8 @@ _BARE = re.compile(
 
 _NO_PICTURE = re.compile(
     r"\b(?:ascii|svg|latex|tikz|mermaid\s+(?:code|charts?|diagrams?)|matplotlib|plantuml|html|css|canvas|python|javascript"
-    r"|code|script|function|program|algorithm|table|list|essay|paragraph|sentence|words|poem|prompt|text|big\s+picture)\b",
+    r"|code|script|function|program|algorithm|table|list|essay|paragraph|sentence|words|poem|prompt|text"
+    r"|(?:big|bleak|grim|gloomy|rosy|fuller|different)\s+picture)\b",
     re.I,
 )
 _ADJECTIVE = r"(?:[\w-]+\s+)?"
@@ -79,7 +80,11 @@ _IDIOM = re.compile(
     rf"(?:(?:a|an|the|some|any|more|your|own|my|their|our|his|her|its)\s+)*{_ADJECTIVE}"
     r"(?:conclusions?|attention|comparisons?|parallels?|distinctions?|inferences?|lessons?|analog(?:y|ies)|lines?|breath"
     r"|blood|bath|salary|wages|lots|straws?|cards?|crowds?|curtains?|inspiration|strength|criticism|connections?"
-    r"|correlations?|insights?|boundar(?:y|ies)|contract|will|plans?|points?|blank|winner|raffle)\b"
+    r"|correlations?|insights?|boundar(?:y|ies)|contract|will|plans?|points?|blank|winner|raffle|names?|numbers?|samples?"
+    r"|differences?|concepts?|ideas?|proofs?|process(?:es)?|relationships?|importance|effects?|principles?"
+    r"|theor(?:y|ies))\b"
+    # what is told rather than shown
+    r"|(?:how|why|whether)\b"
     # stuff: "draw water", but "draw a battery" is a picture
     r"|(?:water|fire|money|cash|power|interest|heat|fluids?)\b"
     # what somebody has, is taken out or gets a coat of paint
@@ -115,7 +120,8 @@ _FOR_ZH = r"(?:再)?(?:帮忙|帮|给|为|替)?(?:我们|我|咱们|孩子|他|�
 _COUNT_ZH = r"[一二三四五六七八九十两几0-9]*(?:张|幅|副|个|款|枚|套|组)?"
 _KIND_ZH = r"(?:图片|图画|图像|图|照片|画像|画|贴纸|表情包|表情|插画|插图|卡通画|卡通|头像|图标|素描|简笔画|漫画)"
 _DRAW_ZH = re.compile(
-    rf"{_POLITE_ZH}{_FOR_ZH}(?:画|绘制|描绘|绘)(?:一下|一画|画|出)?(?P<prompt>(?!家|面|展|廊|法|风|笔|画家|饼|蛇添足|龙点睛|地为牢"
+    rf"{_POLITE_ZH}{_FOR_ZH}(?:[画畫]|绘制|繪製|描绘|绘|繪)(?:一下|一画|画|出)?(?P<prompt>(?!家|面|展|廊|法|风|笔|画家|饼|蛇添足|重点"
+    rf"|龙点睛|地为牢"
     rf"|饼充饥|像|册|布|框|室|报|外音|中有话|质|眉|押|完|好|得|过|了|的|不|上|下来|皮).+)"
 )
 _MAKE_ZH = re.compile(
@@ -153,7 +159,7 @@ def find(text: str) -> PictureRequest | None:
 
 def _in_english(bare: str) -> PictureRequest | None:
     for pattern in (_MAKE, _WANT, _BARE, _KIND_LAST):
-        if (match := pattern.fullmatch(bare)) is not None:
+        if (match := pattern.fullmatch(bare)) is not None and not match["prompt"].rstrip().endswith(" of"):
             return _request(match["prompt"])
     match = _DRAW.fullmatch(bare)
     if match is None or _IDIOM.match(match["prompt"]):

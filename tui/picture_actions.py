@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from chatbot.errors import UserError
@@ -33,20 +35,29 @@ async def show(shown: Shown) -> bool:
     command = _opener()
     if command is None:
         return False
-    # Attachments have no name that a desktop would know a picture by.
-    folder = Path(tempfile.gettempdir()) / f"chatbot-{os.getpid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    copy = folder / f"{shown.seed}-{file_name(shown)}"
-    await save(shown, copy)
+    named = _folder() / f"{shown.path.name[:8]}.png"  # attachments have no name that a desktop knows a picture by
+    named.unlink(missing_ok=True)
+    if sys.platform.startswith("linux"):
+        named.symlink_to(shown.path.resolve())  # what is forgotten is then gone there too
+    else:
+        await save(shown, named)
     await asyncio.to_thread(
         subprocess.Popen,
-        [*command, str(copy)],
+        [*command, str(named)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     return True
+
+
+@cache
+def _folder() -> Path:
+    """Of this process, gone when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="chatbot-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _opener() -> list[str] | None:

@@ -7,6 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 
 _HAN = re.compile(r"[\u3400-\u9fff]")
+_COLOUR = re.compile(r"([红橙黄绿蓝紫黑白粉棕灰])色的?")
+_MEANT = {"电脑": "laptop", "医生": "health worker", "护士": "health worker", "老师": "teacher", "学生": "student"}
+"""Words that are a part of other names there, or a keyword of something else first."""
+
 _NAMES = Path(__file__).parent / "chinese.tsv"
 
 
@@ -20,8 +24,12 @@ def to_english(text: str) -> str | None:
 
     None where no name and no keyword is in it.
     """
+    for word, english in _MEANT.items():
+        if word in text:
+            return english
     best, score = None, 0.0
     short = len(_HAN.findall(text)) <= 2  # in a longer text a single character is a part of some other word
+    text += " " + _COLOUR.sub(r"\1", text)  # a red-coloured heart is called a red heart
     for english, label, keywords in _names():
         value = 0.0
         if label in text:

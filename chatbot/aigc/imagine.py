@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import secrets
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,21 +91,28 @@ class Imagination:
                 english = found
                 notices.append(f"Read as: {english}")
         understood = self.model.understand(self._encoder.embed([english])[0])
-        if understood.likeness < UNKNOWN and not notices:
+        if notices:
+            return understood.vector, notices
+        if understood.likeness < UNKNOWN:
             notices.append(
                 f"{self.name} may not know what this is; the nearest it has seen is “{understood.nearest}”."
             )
+        elif not _words(understood.nearest) & _words(english):
+            notices.append(f"Read as: {understood.nearest}")
         return understood.vector, notices
 
     def _class(self, prompt: str) -> tuple[Tensor, list[str]]:
+        """The longest class that the prompt names; where it names none, one that is the same each time."""
         names = [name.lower() for name in self.model.concepts]
-        words = prompt.lower()
-        found = [number for number, name in enumerate(names) if name in words]
-        if not found:
-            some = ", ".join(self.model.concepts[:8])
-            raise ModelError(f"{self.name} knows classes only, and none of them is in the prompt: {some} …")
-        best = max(found, key=lambda number: len(names[number]))
-        return self.model.known[best], []
+        found = [
+            number for number, name in enumerate(names) if re.search(rf"\b{re.escape(name)}\b", prompt, re.IGNORECASE)
+        ]
+        if found:
+            return self.model.known[max(found, key=lambda number: len(names[number]))], []
+        number = zlib.crc32(prompt.encode(errors="replace")) % len(names)
+        some = ", ".join(self.model.concepts[:8]) + (" …" if len(names) > 8 else "")
+        notice = f"{self.name} knows classes only ({some}), and none is in the prompt; this is “{names[number]}”."
+        return self.model.known[number], [notice]
 
     def _png(self, image: Image.Image, prompt: str, seed: int, style: str) -> bytes:
         info = PngInfo()
@@ -113,3 +122,8 @@ class Imagination:
         held = io.BytesIO()
         image.save(held, "PNG", pnginfo=info)
         return held.getvalue()
+
+
+def _words(text: str) -> set[str]:
+    """By which a name is told in a prompt; short ones are articles and the like."""
+    return {word.removesuffix("s") for word in re.findall(r"\w{3,}", text.lower())}

@@ -16,6 +16,9 @@ from chatbot.aigc.chinese import has_han, to_english
         ("我要一个机器人", "robot"),
         ("熊猫", "panda"),
         ("足球", "soccer ball"),
+        ("红色的心", "red heart"),
+        ("一只黑色的猫", "black cat"),
+        ("电脑", "laptop"),
     ],
 )
 def test_a_chinese_prompt_is_read_as_what_it_names(prompt: str, english: str) -> None:

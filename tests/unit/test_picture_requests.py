@@ -59,3 +59,28 @@ def test_what_asks_for_nothing_stays_text(text: str) -> None:
 def test_a_thing_is_drawn_and_an_idiom_is_not(picture: str, idiom: str) -> None:
     assert find(picture) is not None
     assert find(idiom) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "illustrate how photosynthesis works",
+        "illustrate the difference between a stack and a queue",
+        "sketch the proof of Fermat's little theorem",
+        "draw names for secret santa",
+        "draw a random number between 1 and 10",
+        "draw a sample from a normal distribution",
+        "paint a bleak picture of the economy",
+        "I want a new pair of emojis",
+        "帮我画重点",
+    ],
+)
+def test_what_is_explained_or_drawn_by_lot_is_no_picture(text: str) -> None:
+    assert find(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"), [("I want a cat sticker", "a cat"), ("I'd like a red heart emoji", "a red heart")]
+)
+def test_a_sticker_can_be_wished_for(text: str, prompt: str) -> None:
+    assert find(text) == PictureRequest(prompt)
