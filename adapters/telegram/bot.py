@@ -124,7 +124,6 @@ class TelegramBot:
         try:
             me = await self._meet()
             self._name = self._answering.name = me.username or ""
-            gc.collect()
             gc.freeze()  # to look for garbage among all that is loaded would hold up everyone for a tenth of a second
             tell(logging.INFO, "started", bot=self._id, name=self._name)
             tasks = [

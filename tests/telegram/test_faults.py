@@ -42,10 +42,11 @@ def test_a_chat_that_is_asked_for_patience_waits_alone(talking: Telegram) -> Non
     talking.say("patient")
     talking.wait(lambda: talking.calls("sendMessage", ADA))
     talking.say("others go on", BOB)
-    talking.reply("others go on", BOB)
+    others = talking.reply("others go on", BOB)
     assert wholes(talking) == [], "Bob did not wait for Ada"
     talking.reply("patient")
     refused, sent = talking.calls("sendMessage", ADA)
+    assert others["at"] < refused["at"] + 3
     assert sent["at"] - refused["at"] >= 3
     assert wholes(talking) == ["You said: patient"]
 

@@ -7,10 +7,11 @@ from itertools import cycle, groupby
 
 from tests.telegram.world import Bot, Telegram, is_whole
 
-ROUNDS = 17
+ROUNDS = 15
 POINTS: dict[str, dict[str, object]] = {
     "before it is stored": {"method": "getUpdates", "do": "kill_half"},
     "stored, and not confirmed": {"method": "getUpdates", "do": "kill_before", "skip": 1},
+    "confirmed, and not answered": {"method": "getUpdates", "do": "kill_after", "skip": 1},
     "while the model thinks": {"method": "sendChatAction", "do": "kill_before"},
     "in mid stream": {"method": "sendMessageDraft", "do": "kill_before", "skip": 2},
     "before the answer is out": {"method": "sendMessage", "do": "kill_before"},
