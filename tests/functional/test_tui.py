@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import cast
+from typing import TypeVar, cast
 
 import pytest
 from textual import events
 from textual.pilot import Pilot
+from textual.widget import Widget
 from textual.widgets import Markdown, Static
 
 from chatbot.chat import ChatService
@@ -24,12 +25,14 @@ from storage.records import Message, Role
 from tui.app import ChatbotApp
 from tui.composer import Composer
 from tui.dialogs import DeleteDialog
-from tui.message import NoticeView, ReplyView, SaidView
+from tui.message import MessageView, NoticeView, ReplyView, SaidView
 from tui.sidebar import Sidebar
 from tui.status import StatusLine
 from tui.transcript import MOST_MOUNTED, Transcript
 
 LONG = " ".join(f"word{number}" for number in range(400))
+
+Part = TypeVar("Part", bound=Widget)
 
 
 def script(messages: Sequence[ChatMessage]) -> str:
@@ -125,14 +128,18 @@ class Driven:
         return self.app.chat.query_one(Sidebar)
 
     def said(self) -> list[str]:
-        return [str(view.query_one(Static).render()) for view in self.app.chat.query(SaidView)]
+        return [str(part.render()) for part in self._parts(SaidView, Static)]
 
     def replies(self) -> list[str]:
-        views = [view.query(Markdown) for view in self.app.chat.query(ReplyView)]
-        return [found.first().source for found in views if found]  # one that is not laid out yet shows nothing
+        return [part.source for part in self._parts(ReplyView, Markdown)]
 
     def marks(self) -> list[str]:
-        return [str(view.query_one(".mark", Static).render()) for view in self.app.chat.query(ReplyView)]
+        return [str(part.render()) for part in self._parts(ReplyView, Static, ".mark")]
+
+    def _parts(self, views: type[MessageView], part: type[Part], within: str = "*") -> list[Part]:
+        """The first such part of each view; one that is not laid out yet, or goes just now, shows nothing."""
+        found = [view.query(part).filter(within) for view in self.app.chat.query(views)]
+        return [parts.first() for parts in found if parts]
 
     def notices(self) -> list[str]:
         return [str(view.render()) for view in self.app.chat.query(NoticeView)]
