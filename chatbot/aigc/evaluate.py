@@ -12,7 +12,7 @@ import io
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
-from chatbot.aigc import captions, dataset, emoji, judge
+from chatbot.aigc import captions, dataset, distances, emoji, judge
 from chatbot.aigc.imagine import Imagination
 from chatbot.aigc.pictures import grid, to_images
 from chatbot.aigc.text import TextEncoder
@@ -109,9 +108,9 @@ class Measurement:
         figures: dict[str, Any] = {"pictures": len(train)}
         made = self.made(train)
         real_features, made_features = self.features(self.images(train)), self.features(made)
-        figures |= _distances(real_features, made_features, "like (judge)")
+        figures |= distances.distances(real_features, made_features, "like (judge)")
         figures |= self._inception(self.images(train), made)
-        figures |= _coverage(real_features, made_features)
+        figures |= distances.coverage(real_features, made_features)
         figures |= self._copies(made_features)
         for split, label in (("train", "seen"), ("drawing", "unseen drawing"), ("concept", "unseen concept")):
             numbers = spread(self.real.split(split), 300)
@@ -125,14 +124,13 @@ class Measurement:
     def made(self, numbers: Sequence[int]) -> list[Image.Image]:
         """One picture for the name and the style of each, with its number as the seed."""
         made: list[Image.Image] = []
-        styles = self.model.styles
         for start in range(0, len(numbers), 50):
             self.tell("Making pictures", start / len(numbers))
             part = list(numbers[start : start + 50])
-            vectors = torch.stack([self.model.understand(v).vector for v in self.read.name_vectors(part)])
-            wanted = [self.real.items[n].style for n in part]
-            known = [styles.index(style) if style in styles else len(styles) for style in wanted]
-            made += self.model.make(vectors, known, part)
+            vectors = torch.stack(
+                [self.model.understand(v, n).vector for v, n in zip(self.read.name_vectors(part), part, strict=True)]
+            )
+            made += self.model.make(vectors, [self._style(n) for n in part], part)
         return made
 
     def images(self, numbers: Sequence[int]) -> list[Image.Image]:
@@ -173,44 +171,50 @@ class Measurement:
         if len(held_out) < 20:
             return {}
         train = self.features(self.images(self.real.split("train")))
-        apart = _nearest(self.features(self.images(held_out)), train)
+        apart = distances.nearest(self.features(self.images(held_out)), train)
         limit = float(np.quantile(apart, 0.05))
         return {
-            "nearest training picture, made (median)": float(np.median(_nearest(made, train))),
+            "nearest training picture, made (median)": float(np.median(distances.nearest(made, train))),
             "nearest training picture, held out (median)": float(np.median(apart)),
-            "copy rate (held out: 0.05)": float((_nearest(made, train) < limit).mean()),
+            "copy rate (held out: 0.05)": float((distances.nearest(made, train) < limit).mean()),
         }
 
     def _diversity(self, numbers: Sequence[int]) -> dict[str, float]:
-        """Mean distance in the judge's features between pictures of one caption and of two, any style."""
+        """Mean distance in the judge's features between pictures of one caption and of two, any style; and between
+        those of one caption in one style, that of the picture the caption is of."""
         chosen = spread(numbers, 60)
         fours = self._fours(chosen)
-        within = float(np.mean([_apart(one) for one in fours]))
-        real = float(np.mean([_apart(group) for group in self._drawings(chosen)] or [0.0]))
-        between = _apart(np.stack([one[0] for one in fours]))
         return {
-            "diversity of a caption": within,
-            "diversity of a concept's real drawings": real,
-            "diversity of captions": between,
+            "diversity of a caption": _mean_apart(fours),
+            "diversity of a caption in one style": _mean_apart(self._fours(chosen, one_style=True)),
+            "diversity of a concept's real drawings": _mean_apart(self._drawings(chosen)),
+            "diversity of captions": distances.apart(np.stack([one[0] for one in fours])),
         }
 
     def apart(self, numbers: Sequence[int]) -> NDArray[np.float64]:
         """Mean distance between four pictures of one caption, of each (n,)."""
-        return np.asarray([_apart(one) for one in self._fours(numbers)])
+        return np.asarray([distances.apart(one) for one in self._fours(numbers)])
 
     def shown(self, images: Sequence[Image.Image]) -> Image.Image:
         """Some of them, spread over all."""
         return grid([images[place] for place in spread(range(len(images)), 40)], 10, scale=1)
 
-    def _fours(self, numbers: Sequence[int]) -> list[NDArray[np.float64]]:
+    def _fours(self, numbers: Sequence[int], *, one_style: bool = False) -> list[NDArray[np.float64]]:
         """Features of four pictures of the caption of each."""
         fours = []
         for n in numbers:
-            vector = self.model.understand(self.read.name_vectors([n])[0]).vector
             seeds = list(range(n, n + 4))
-            made = self.model.make(vector.expand(4, -1), [self.model.style_of(seed) for seed in seeds], seeds)
-            fours.append(self.features(made))
+            vector = self.read.name_vectors([n])[0]
+            vectors = torch.stack([self.model.understand(vector, seed).vector for seed in seeds])
+            own = [self._style(n)] * 4
+            styles = own if one_style else [self.model.style_of(seed) for seed in seeds]
+            fours.append(self.features(self.model.make(vectors, styles, seeds)))
         return fours
+
+    def _style(self, number: int) -> int:
+        """The style of a real picture, as the model numbers it; one that it does not know is any."""
+        styles, style = self.model.styles, self.real.items[number].style
+        return styles.index(style) if style in styles else len(styles)
 
     def _drawings(self, numbers: Sequence[int]) -> list[NDArray[np.float64]]:
         groups = []
@@ -232,7 +236,7 @@ class Measurement:
         total = 0
         for row, (text, concept) in enumerate(asked):
             plan = self.imagination.plan(text, 4, seed=1_000 + 10 * row)
-            made = self.model.make(plan.vector.expand(4, -1), plan.styles, plan.seeds)
+            made = self.model.make(plan.vectors, plan.styles, plan.seeds)
             shown += made[:1]
             source = torch.Generator().manual_seed(row)
             order = torch.randperm(len(names), generator=source).tolist()
@@ -261,57 +265,11 @@ class Measurement:
         for images in (real, made):
             batch = ((judge.as_seen(images) + 1) * 127.5).round().clamp(0, 255).byte()
             features.append(torch.cat([extractor(part)[0] for part in torch.split(batch, 50)]).double().numpy())
-        return _distances(features[0], features[1], "(Inception)")
+        return distances.distances(features[0], features[1], "(Inception)")
 
 
-def kid(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Kernel inception distance between two sets of features (n, d), (m, d)."""
-    from torch_fidelity.metric_kid import kid_features_to_metric
-
-    size = min(len(one), len(other), 500)
-    found = kid_features_to_metric(
-        torch.from_numpy(one),
-        torch.from_numpy(other),
-        kid_subset_size=size,
-        kid_subsets=1 if size == len(one) == len(other) else 50,
-        verbose=False,
-    )
-    return float(found["kernel_inception_distance_mean"])
-
-
-def _distances(real: NDArray[np.float64], made: NDArray[np.float64], label: str) -> dict[str, float]:
-    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-
-    def fid(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-        statistics = [fid_features_to_statistics(torch.from_numpy(each)) for each in (one, other)]
-        found = fid_statistics_to_metric(*statistics, verbose=False)
-        return float(found["frechet_inception_distance"])
-
-    order = np.random.default_rng(0).permutation(len(real))
-    first, second = real[order[: len(real) // 2]], real[order[len(real) // 2 :]]
-    separator = "-" if label.startswith("like") else " "
-    return {
-        f"KID{separator}{label}": kid(real, made),
-        f"KID{separator}{label}, floor": kid(first, second),
-        f"FID{separator}{label}": fid(real, made),
-        f"FID{separator}{label}, floor of halves": fid(first, second),
-    }
-
-
-def _coverage(real: NDArray[np.float64], made: NDArray[np.float64]) -> dict[str, float]:
-    from prdc import compute_prdc
-
-    with redirect_stdout(io.StringIO()):  # it prints how many there are
-        found = compute_prdc(real_features=real, fake_features=made, nearest_k=5)
-    return {name: float(found[name]) for name in ("precision", "recall", "density", "coverage")}
-
-
-def _nearest(points: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[np.float64]:
-    return torch.cdist(torch.from_numpy(points), torch.from_numpy(among)).min(1).values.numpy()
-
-
-def _apart(points: NDArray[np.float64]) -> float:
-    return float(F.pdist(torch.from_numpy(points)).mean())
+def _mean_apart(groups: Sequence[NDArray[np.float64]]) -> float:
+    return float(np.mean([distances.apart(group) for group in groups] or [0.0]))
 
 
 def spread(numbers: Sequence[int], most: int) -> list[int]:

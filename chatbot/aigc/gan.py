@@ -27,8 +27,8 @@ from chatbot.aigc.teacher import Teacher
 from chatbot.training import checkpoint, parallel
 from chatbot.training.randomness import order_of, step_generator
 
-RECONSTRUCTION, DIVERGENCE, CONTRAST = 12.0, 0.5, 0.4
-"""Weights inside L_AG: L1 of the rebuilt, nats of the code, contrast of fakes."""
+RECONSTRUCTION, DIVERGENCE, CONTRAST = 12.0, 0.1, 0.4
+"""Weights inside L_AG: L1 of the rebuilt, nats of the code, contrast."""
 
 MISMATCH = 0.5
 """Weight of real pictures with captions of others, which D has to tell from those with their own."""
@@ -36,7 +36,7 @@ MISMATCH = 0.5
 PENALTY_EVERY = 4
 """Steps between gradient penalties, the dearest part of a step (lazy regularisation, Karras et al. 2020)."""
 
-TURNED = 0.3
+TURNED = 0.6
 """Share of the pictures shown in a varied view: what codes are there to tell, where a caption tells the rest."""
 
 CAPTIONS_DROPPED, STYLES_DROPPED = 0.05, 0.1
@@ -49,10 +49,13 @@ HINGE = losses.VALUES["projected"]
 
 @dataclass(frozen=True, slots=True)
 class _Conditions:
-    """Captions and styles of a batch; captions of `other` pictures, and where these show something else (N,)."""
+    """Captions and styles of a batch: `said`, where there is a caption (N,); `same`, which pairs show the same
+    concept (N, N); and captions of `other` pictures, with where both are said and mean something else (N,)."""
 
     text: Tensor
     style: Tensor
+    said: Tensor
+    same: Tensor
     other: Tensor
     differs: Tensor
 
@@ -159,7 +162,8 @@ class GanStage:
         n, half = len(chosen), len(chosen) // 2
         assisted = self.options.lambda_g > 0
         reals, views = self._pictures(chosen, generator)
-        text, style, other, same = self._conditions(chosen, generator)
+        conditions = self._conditions(chosen, generator)
+        text, style = conditions.text, conditions.style
         codes = torch.randn(n, self.shape.code, generator=generator).to(self.device)
         stats: dict[str, Tensor] = {}
 
@@ -176,11 +180,10 @@ class GanStage:
             fakes = self.g(codes, text, style).float()
 
         # D and A_D
-        conditions = _Conditions(text, style, other, (~same.roll(1, 0).diagonal()).float())
         features = self.view.look(reals, fakes, generator) if self.view is not None else None
-        real_logits, loss_d = reals.new_zeros(n), reals.new_zeros(())
+        loss_d = reals.new_zeros(())
         if self.d is not None:
-            real_logits, loss_d = self._judge(self.d, reals, fakes, conditions, generator, number, stats)
+            loss_d = self._judge(self.d, reals, fakes, conditions, generator, number, stats)
         if self.heads is not None and features is not None:
             loss_d = loss_d + self.teacher_weight * self._judge_features(self.heads, features, conditions, stats)
         self._update("d", loss_d)
@@ -188,7 +191,9 @@ class GanStage:
         # G and A_G
         loss_g = reals.new_zeros(())
         if self.d is not None:
-            _, fake_in = jolt(reals, fakes, generator)
+            real_in, fake_in = jolt(reals, fakes, generator)
+            with torch.no_grad():  # by the D of now, and jolted alike: a pair is told apart by nothing else
+                real_logits = self.d(real_in, text, style).float()
             fake_logits = _frozen(self.d, fake_in, text, style).float()
             loss_g = self.value.generator(real_logits, fake_logits)
         if self.heads is not None and features is not None:
@@ -202,10 +207,7 @@ class GanStage:
             assistance = assistance + DIVERGENCE * losses.divergence(mean, log_variance, self.options.free_nats)
             stats |= {"a_g": error, "nats": nats}
             if self.shape.text:
-                said = self.a_g.embed_caption(text).float()
-                on_reals = losses.contrast(seen, said, same, self.a_g.temperature)
-                looks = _frozen(self.a_g, fakes)[2].float()
-                on_fakes = losses.contrast(looks, said.detach(), same, self.a_g.temperature.detach())
+                on_reals, on_fakes = self._contrasts(seen, made[n:], conditions)
                 assistance = assistance + CONTRAST * (on_reals + on_fakes)
                 stats |= {"contrast": on_reals, "contrast_fakes": on_fakes}
             loss_g = loss_g + self.options.lambda_g * assistance
@@ -223,8 +225,8 @@ class GanStage:
         generator: torch.Generator,
         number: int,
         stats: dict[str, Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        """D's logits of reals, for G to be measured against, and the loss of D and A_D."""
+    ) -> Tensor:
+        """The loss of D and A_D."""
         real_in, fake_in = jolt(reals, fakes.detach(), generator)
         penalised = self.value.penalised and number % PENALTY_EVERY == 0
         real_in, fake_in = real_in.detach().requires_grad_(penalised), fake_in.detach().requires_grad_(penalised)
@@ -245,7 +247,21 @@ class GanStage:
             error = losses.reconstruction_error(self.a_d(features).float(), real_in.detach())
             loss = loss + self.options.lambda_d * error
             stats |= {"a_d": error}
-        return real_logits.detach(), loss
+        return loss
+
+    def _contrasts(self, seen: Tensor, made: Tensor, conditions: _Conditions) -> tuple[Tensor, Tensor]:
+        """Of captions with real pictures as A_G has `seen` them, which trains A_G, and with those that were `made` of
+        the later half's captions at codes from N(0, I), which trains G alone: codes of A_G would lead back to it.
+        A caption that was dropped is none."""
+        said, late = conditions.said, conditions.said[-len(made) :]
+        vectors = self.a_g.embed_caption(conditions.text).float()
+        on_reals = losses.contrast(seen[said], vectors[said], conditions.same[said][:, said], self.a_g.temperature)
+        looks = _frozen(self.a_g, made)[2].float()
+        same = conditions.same[-len(made) :, -len(made) :]
+        on_fakes = losses.contrast(
+            looks[late], vectors[-len(made) :][late].detach(), same[late][:, late], self.a_g.temperature.detach()
+        )
+        return on_reals, on_fakes
 
     def _judge_features(
         self, heads: Heads, features: Features, conditions: _Conditions, stats: dict[str, Tensor]
@@ -276,17 +292,18 @@ class GanStage:
         drawn = drawn.contiguous(memory_format=torch.channels_last)
         return drawn, drawn + 0.1 * torch.randn(drawn.shape, generator=generator).to(self.device)
 
-    def _conditions(self, chosen: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Captions, styles, captions of others, and which pairs show the same concept."""
+    def _conditions(self, chosen: list[int], generator: torch.Generator) -> _Conditions:
         text = self.captions.draw(chosen, generator)
         style = self.styles[chosen].clone()
         chances = torch.rand(len(chosen), 2, generator=generator)
         text[chances[:, 0] < CAPTIONS_DROPPED] = 0
         style[chances[:, 1] < STYLES_DROPPED] = self.shape.styles
         concepts = self.captions.concepts[chosen]
-        same = (concepts[:, None] == concepts[None]).to(self.device)
-        text = text.to(self.device)
-        return text, style.to(self.device), text.roll(1, 0), same
+        same = concepts[:, None] == concepts[None]
+        said = text.any(1)
+        differs = said & said.roll(1) & ~same.roll(1, 0).diagonal()
+        both = (text, style, said, same, text.roll(1, 0), differs.float())
+        return _Conditions(*(each.to(self.device) for each in both))
 
     def _update(self, side: str, loss: Tensor, *, held: bool = False) -> None:
         """A step of the optimizer; `held`: of A_G, but not of G."""

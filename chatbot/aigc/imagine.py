@@ -6,7 +6,7 @@ import io
 import re
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +27,10 @@ _BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will be made: the prompt's vector, a seed and a style number for each picture, and what to say before."""
+    """What will be made: a vector (n, text), a seed and a style number for each picture, and what to say before."""
 
     prompt: str
-    vector: Tensor
+    vectors: Tensor
     seeds: tuple[int, ...]
     styles: tuple[int, ...]
     notices: tuple[str, ...]
@@ -63,24 +63,25 @@ class Imagination:
         first = secrets.randbelow(2**31) if seed is None else seed
         seeds = tuple(first + n for n in range(count))
         styles = tuple(self.model.styles.index(style) if style else self.model.style_of(each) for each in seeds)
-        vector, notices = self._read(prompt)
-        return Plan(prompt, vector, seeds, styles, tuple(notices))
+        vectors, notices = self._read(prompt, seeds)
+        return Plan(prompt, vectors, seeds, styles, tuple(notices))
 
     def pictures(self, plan: Plan) -> Iterator[Picture]:
         """Make them, a few at a time."""
         for start in range(0, len(plan.seeds), _BATCH):
             seeds, styles = plan.seeds[start : start + _BATCH], plan.styles[start : start + _BATCH]
-            made = self.model.make(plan.vector.expand(len(seeds), -1), styles, seeds)
+            made = self.model.make(plan.vectors[start : start + _BATCH], styles, seeds)
             for image, seed, number in zip(made, seeds, styles, strict=True):
                 style = self.model.styles[number] if self.styles else ""
                 yield Picture(self._png(image, plan.prompt, seed, style), seed, style)
 
-    def _read(self, prompt: str) -> tuple[Tensor, list[str]]:
+    def _read(self, prompt: str, seeds: Sequence[int]) -> tuple[Tensor, list[str]]:
         if self.model.conditioning == "none":
             notices = [f"{self.name} was trained without captions; it does not read the prompt."] if prompt else []
-            return torch.zeros(0), notices
+            return torch.zeros(len(seeds), 0), notices
         if self._encoder is None:
-            return self._class(prompt)
+            vector, notices = self._class(prompt)
+            return vector.expand(len(seeds), -1), notices
         english = prompt
         notices = []
         if chinese.has_han(prompt):
@@ -90,16 +91,14 @@ class Imagination:
             else:
                 english = found
                 notices.append(f"Read as: {english}")
-        understood = self.model.understand(self._encoder.embed([english])[0])
-        if notices:
-            return understood.vector, notices
-        if understood.likeness < UNKNOWN:
-            notices.append(
-                f"{self.name} may not know what this is; the nearest it has seen is “{understood.nearest}”."
-            )
-        elif not _words(understood.nearest) & _words(english):
-            notices.append(f"Read as: {understood.nearest}")
-        return understood.vector, notices
+        vector = self._encoder.embed([english])[0]
+        understood = [self.model.understand(vector, seed) for seed in seeds]
+        taken = list(dict.fromkeys(one.taken_for for one in understood))
+        if not notices and understood[0].likeness < UNKNOWN:
+            notices.append(f"{self.name} may not know what this is; it takes it for {_either(taken)}.")
+        elif not notices and any(name and not _words(name) & _words(english) for name in taken):
+            notices.append(f"Read as: {', '.join(taken)}")
+        return torch.stack([one.vector for one in understood]), notices
 
     def _class(self, prompt: str) -> tuple[Tensor, list[str]]:
         """The longest class that the prompt names; where it names none, one that is the same each time."""
@@ -122,6 +121,10 @@ class Imagination:
         held = io.BytesIO()
         image.save(held, "PNG", pnginfo=info)
         return held.getvalue()
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(f"“{name}”" for name in names)
 
 
 def _words(text: str) -> set[str]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from chatbot.aigc import captions, dataset, judge
-from chatbot.aigc.evaluate import Measurement, judge_of, kid, spread
+from chatbot.aigc.distances import kid
+from chatbot.aigc.evaluate import Measurement, judge_of, spread
 from chatbot.aigc.imagine import Imagination
 from chatbot.aigc.text import TextEncoder
 from chatbot.errors import UserError

@@ -102,7 +102,10 @@ def nats_of_code(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def contrast(pictures: Tensor, captions: Tensor, same: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE of unit vectors (N, d); pairs with the same caption, `same` (N, N), are no negatives."""
+    """Symmetric InfoNCE of unit vectors (N, d), 0 where there are no two; pairs with the same caption, `same` (N, N),
+    are no negatives."""
+    if len(pictures) < 2:
+        return pictures.sum() * 0
     logits = scale.exp().clamp(max=100) * pictures @ captions.T
     others = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
     logits = logits.masked_fill(others, float("-inf"))

@@ -31,8 +31,8 @@ _ASSISTANTS = ("d/", "a_d/", "a_g/", "heads/", "autoencoder/encoder.")
 _EIGHT_BITS = ("memory.keys", "memory.values")
 """The largest tensors are kept in eight bits, with a scale for each column."""
 
-SNAP, PULL = 80.0, 2.0
-"""How sharply the nearest is chosen, and how far a prompt is drawn towards it."""
+SNAP, PULL = 60.0, 2.0
+"""How much likelier what is nearer is chosen, and how far a prompt is drawn towards what was."""
 
 UNKNOWN = 0.45
 """Cosine to the nearest thing it knows, below which a prompt means nothing to the model."""
@@ -40,10 +40,11 @@ UNKNOWN = 0.45
 
 @dataclass(frozen=True, slots=True)
 class Understood:
-    """How a prompt was read: the vector G is given, the nearest thing the model knows, and how near (cosine)."""
+    """How a prompt was read: the vector G is given, the thing the model knows that it was taken for, and how near
+    (cosine) the nearest is."""
 
     vector: Tensor
-    nearest: str
+    taken_for: str
     likeness: float
 
 
@@ -98,16 +99,17 @@ class PictureModel:
             return made
         return self._decoder(made * self._deviation + self._mean)  # type: ignore[no-any-return]
 
-    def understand(self, vector: Tensor) -> Understood:
+    def understand(self, vector: Tensor, seed: int) -> Understood:
         """Read a prompt's vector (text,): said in other words than the captions', it lies far from all of them, and
-        is drawn towards the nearest, so that one thing is made and no blend of many."""
+        is drawn towards one that is near, so that one thing is made and no blend of many. Where several are about as
+        near, as fruits are to "a fruit", the seed chooses (Gumbel's maximum)."""
         if not len(self.known):
             return Understood(vector, "", 1.0)
         likeness = self.known @ vector
-        best = int(likeness.argmax())
-        near = (SNAP * likeness).softmax(0) @ self.known
-        drawn = F.normalize(vector + PULL * F.normalize(near, dim=0), dim=0)
-        return Understood(drawn, self.concepts[best], float(likeness[best]))
+        chance = torch.rand(len(likeness), generator=_source(seed + 2)).clamp(1e-6, 1 - 1e-6)
+        chosen = int((SNAP * likeness - (-chance.log()).log()).argmax())
+        drawn = F.normalize(vector + PULL * self.known[chosen], dim=0)
+        return Understood(drawn, self.concepts[chosen], float(likeness.max()))
 
     def style_of(self, seed: int) -> int:
         """The style that a seed draws where none is asked for."""

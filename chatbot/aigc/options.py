@@ -22,6 +22,7 @@ class Options:
         lambda_d, lambda_g: weights of L_AD and L_AG; 0 leaves the assistant out.
         gamma: weight of R1 and R2.
         free_nats: information the code of a picture may carry without cost.
+        memory: whether G has one, of the concepts that captions name.
         teacher: name of the frozen network of D's second view, or empty.
         teacher_weight: of that view beside the first.
         base: folder of the model that is trained further; empty: a new one is.
@@ -39,10 +40,11 @@ class Options:
     lambda_d: float = 1.0
     lambda_g: float = 1.0
     gamma: float = 8.0
-    free_nats: float = 2.0
+    free_nats: float = 6.0
     teacher: str = ""
     teacher_weight: float = 0.5
     base: str = ""
+    memory: bool = True
     flips: bool = False
     batch: int = 32
     rate: float = 7e-4
@@ -92,5 +94,5 @@ def network_shape(options: Options, channels: int, styles: int, text: int, conce
         space=options.space,
         styles=styles,
         text=text,
-        concepts=concepts if text else 0,
+        concepts=concepts if text and options.memory else 0,
     )

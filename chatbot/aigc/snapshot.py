@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from chatbot.aigc.autoencoder import AutoencoderStage
+from chatbot.aigc.distances import kid
 from chatbot.aigc.gan import GanStage
 from chatbot.aigc.journal import Journal
 from chatbot.aigc.networks import Autoencoder
@@ -17,6 +19,8 @@ from chatbot.aigc.pictures import as_batch, grid, to_images
 _SHOWN = 24
 _LOOKED_UP = 256
 _WARM = 30_000  # pictures before a missing difference is a collapse
+_FEWEST = 40  # held-out pictures that can be a measure
+_ALIKE = 0.005  # between two pictures of a caption, in deviations of the real ones
 _SATURATED = 30.0  # logits between real and fake, as no penalised D has them
 
 
@@ -61,35 +65,51 @@ def take(
 
 
 def _look(stage: GanStage, step: int) -> Snapshot:
-    """Caption retrieval (R@1 by A_G's contrast), how far pictures at codes of chance are from the real ones, and
-    how much they differ between captions and between codes, in deviations of the real ones."""
-    count = min(_LOOKED_UP, len(stage.train))
-    numbers = [stage.train[n * len(stage.train) // count] for n in range(count)]
-    codes = _codes(stage, 2 * count)
-    made = torch.cat([stage.sample(numbers, part).float() for part in codes.chunk(2)])
-    first, second = made.chunk(2)
+    """How far pictures at codes of chance are from real ones of the same captions, which is judged by nothing that is
+    trained, on held-out ones where there are enough; captions found by A_G; and how much pictures differ between
+    captions and between codes, in deviations of the real ones."""
+    numbers = _spread(stage.train)
+    codes = _codes(stage, 2 * len(numbers))
+    first, second = (stage.sample(numbers, part).float() for part in codes.chunk(2))
     reals, _ = stage._pictures(numbers, torch.Generator().manual_seed(0))
     spread = float(reals.std(0).mean()) or 1.0
     figures = {
-        "prior_error": float((first - reals).abs().mean()),
+        "distance": _distance(stage, codes),
         "between_captions": float(first.std(0).mean()) / spread,
         "between_codes": float((first - second).abs().mean()) / spread,
     }
-    score = -figures["prior_error"]
-    if stage.shape.text:
-        score = figures["retrieval"] = _retrieval(stage, first, numbers)
+    if stage.shape.text and stage.options.lambda_g > 0:
+        figures["retrieval"] = _retrieval(stage, first, numbers)
     broken = ""
     if not all(value == value for value in figures.values()):
         broken = "The pictures are no numbers any more"
     elif step * stage.batch > _WARM:
-        gap = stage.gap
         if stage.shape.text and figures["between_captions"] < 0.05:
             broken = "All captions give the same picture"
-        elif figures["between_codes"] < 1e-4:
+        elif figures["between_codes"] < _ALIKE:
             broken = "One caption gives the same picture every time"
-        elif gap > _SATURATED:
+        elif stage.gap > _SATURATED:
             broken = "D tells every picture of G from the real ones (it is saturated)"
-    return Snapshot(score, figures, broken)
+    return Snapshot(-figures["distance"], figures, broken)
+
+
+def _distance(stage: GanStage, codes: Tensor) -> float:
+    """KID's kernel on what G makes and on real pictures, each with its caption and style beside it: how far apart
+    both are as pictures of what they say."""
+    held_out = [*stage.dataset.split("drawing"), *stage.dataset.split("concept")]
+    numbers = _spread(held_out if len(held_out) >= _FEWEST else stage.train)
+    reals, _ = stage._pictures(numbers, torch.Generator().manual_seed(0))
+    made = stage.sample(numbers, codes[: len(numbers)]).float()
+    styles = F.one_hot(stage.styles[numbers], stage.shape.styles).float()
+    said = torch.cat([stage.captions.name_vectors(numbers), styles], dim=1)
+    said = said * (reals[0].numel() / 2) ** 0.5  # weighs as much as the picture, whose numbers have deviation 1
+    one, other = (torch.cat([each.flatten(1).cpu(), said], dim=1).double().numpy() for each in (reals, made))
+    return kid(one, other)
+
+
+def _spread(numbers: list[int]) -> list[int]:
+    count = min(_LOOKED_UP, len(numbers))
+    return [numbers[n * len(numbers) // count] for n in range(count)]
 
 
 def _retrieval(stage: GanStage, made: Tensor, numbers: list[int]) -> float:

@@ -110,7 +110,8 @@ class Training:
         data = self._data()
         captions = self._captions(data)
         begun = Begun(Path(options.base), data.styles) if options.base else None
-        names = captions.known(data.split("train"))[0] if captions.vectors.shape[1] else []
+        named = captions.vectors.shape[1] and options.memory
+        names = captions.known(data.split("train"))[0] if named else []
         names += begun.others(names) if begun is not None and names else []
         shape = network_shape(
             self.options, data.pictures.shape[3], max(1, len(data.styles)), captions.vectors.shape[1], len(names)

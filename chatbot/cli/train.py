@@ -22,6 +22,25 @@ HELP = "train a model of your own"
 
 PRESETS = ("cpu-32", "cpu-64", "gpu-64", "gpu-128")
 LOSSES = ("r3gan", "projected", "bce")
+OPTIONS = (
+    "resolution",
+    "space",
+    "loss",
+    "conditioning",
+    "minutes",
+    "kimg",
+    "lambda_d",
+    "lambda_g",
+    "gamma",
+    "rate",
+    "teacher",
+    "teacher_weight",
+    "memory",
+    "batch",
+    "flips",
+    "seed",
+)
+"""What a run is asked for, by the names that the options have."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="pictures in class folders, or with metadata.jsonl or .csv (file_name, text), or a .txt beside each",
+        help="pictures in class folders, or with metadata.jsonl or .csv (file_name, text), or a .txt beside each "
+        "(default: those of the default model, which npm fetches once)",
     )
     aigc.add_argument("--out", type=Path, metavar="RUN", help="folder of the run")
     aigc.add_argument("--resume", action="store_true", help="go on with the run in --out, to the same end")
@@ -62,6 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     aigc.add_argument("--lambda-d", type=float, metavar="X", help="weight of D's assistant; 0 leaves it out")
     aigc.add_argument("--lambda-g", type=float, metavar="X", help="weight of G's assistant; 0 leaves it out")
+    aigc.add_argument(
+        "--no-memory", dest="memory", action="store_false", default=None, help="G keeps no draft of each concept"
+    )
     aigc.add_argument("--gamma", type=float, metavar="X", help="weight of the gradient penalties R1 and R2")
     aigc.add_argument("--rate", type=float, metavar="X", help="learning rate")
     aigc.add_argument("--batch", type=int, metavar="N", help="pictures a step, over all processes")
@@ -77,9 +100,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _dry_run(arguments)
     if arguments.out is None:
         raise UserError("Say where the run shall stand: --out RUN.")
+    if arguments.resume:
+        _check_resumed(arguments)
     options = None if arguments.resume else _options(arguments)
-    if arguments.resume and arguments.data is not None:
-        raise UserError("A run that is resumed has its pictures already; leave --data out.")
     outcome, first = train(arguments.out, options)
     if first:
         version = run_async(_register(outcome, arguments.out))
@@ -88,11 +111,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_resumed(arguments: argparse.Namespace) -> None:
+    """Raises UserError where something is asked of a run that goes on as it began."""
+    for name in ("data", "preset", *OPTIONS):
+        if getattr(arguments, name) is not None:
+            flag = f"--{name.replace('_', '-')}".replace("--memory", "--no-memory")
+            raise UserError(f"A run that is resumed goes on as it began; leave {flag} out.")
+
+
 def _options(arguments: argparse.Namespace) -> Options:
+    from chatbot.aigc import emoji
     from chatbot.aigc.options import from_preset
 
-    if arguments.data is None:
-        raise UserError("Say which pictures to train on: --data DIR.")
     for name in ("minutes", "kimg", "gamma", "rate", "batch", "lambda_d", "lambda_g", "teacher_weight"):
         value = getattr(arguments, name)
         least = 0 if name in ("gamma", "lambda_d", "lambda_g", "teacher_weight") else 1e-9
@@ -102,21 +132,10 @@ def _options(arguments: argparse.Namespace) -> Options:
     if arguments.minutes is None and arguments.kimg is None:
         arguments.minutes = 60.0
     preset = arguments.preset or ("gpu-64" if _has_gpu() else "cpu-64")
-    names = (
-        "resolution",
-        "space",
-        "loss",
-        "conditioning",
-        "minutes",
-        "kimg",
-        "lambda_d",
-        "lambda_g",
-        "gamma",
-        "rate",
-        "teacher",
-        "teacher_weight",
-    )
-    given = {name: getattr(arguments, name) for name in (*names, "batch", "flips", "seed")}
+    given = {name: getattr(arguments, name) for name in OPTIONS}
+    if arguments.data is None:
+        with ProgressPrinter() as progress:
+            arguments.data = emoji.kept(progress.tell)
     return from_preset(preset, data=str(arguments.data.expanduser().resolve()), **given)
 
 

@@ -30,7 +30,8 @@ async def register(
     fingerprint: str,
     parent: str | None = None,
 ) -> Version:
-    """Copy the folder `model` into `home`, and register it, named for its run, with the next free number.
+    """Copy the folder `model` into `home`, and register it, named for its run, with the next free number; what is
+    registered already, of a run that had ended before, stays as it is.
 
     Args:
         checksum_of: the file of the model whose SHA-256 stands for it.
@@ -44,12 +45,15 @@ async def register(
     name = re.sub(r"[^\w.-]+", "-", run.lower()).strip("-.") or "run"
     if name in {FAKE.name, *(entry.name for entry in FETCHABLE)}:
         name += "-run"
-    taken = [row.version.version for row in await registry.list() if row.version.name == name]
-    number = 1 + max((int(version) for version in taken if version.isdecimal()), default=0)
+    taken = [row.version for row in await registry.list() if row.version.name == name]
+    number = 1 + max((int(one.version) for one in taken if one.version.isdecimal()), default=0)
     folder = home / "models" / name / str(number)
     try:
+        checksum = await asyncio.to_thread(sha256_of, model / checksum_of)
+        for one in taken:
+            if one.checksum == checksum:
+                return one
         await asyncio.to_thread(shutil.copytree, model, folder, dirs_exist_ok=True)
-        checksum = await asyncio.to_thread(sha256_of, folder / checksum_of)
     except OSError as error:
         raise UserError(f"The model cannot be copied to {folder}: {error.strerror}. It stays in {model}.") from None
     version = Version(

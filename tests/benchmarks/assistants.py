@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chatbot.aigc import captions, evaluate
+from chatbot.aigc import captions, distances
 from chatbot.aigc.dataset import Dataset, Item
 from chatbot.aigc.gan import GanStage
 from chatbot.aigc.options import from_preset, network_shape
@@ -150,7 +150,7 @@ def _look(stage: GanStage, reader: _Reader, reals: NDArray[np.float64], scale: f
         [stage.sample(numbers[at : at + 500], codes[at : at + 500]).float() for at in range(0, LOOKED_AT, 500)]
     )
     features, kinds = _features(reader, made.clamp(-1, 1))
-    found = evaluate._distances(reals, features / scale, "like (reader)")["KID-like (reader)"]
+    found = distances.kid(reals, features / scale)
     return found, len(set(kinds.tolist()))
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chatbot.aigc import captions, dataset, evaluate, judge
+from chatbot.aigc import captions, dataset, distances, evaluate, judge
 from chatbot.aigc.dataset import Dataset
 from chatbot.aigc.imagine import Imagination
 from chatbot.aigc.pictures import as_batch, to_images
@@ -60,9 +60,9 @@ def main() -> None:
         for label, make in (("chatbot train aigc", _ours), ("DCGAN, BCE", _plain), ("lightweight-gan", _lightweight)):
             made, rounds = make(arguments.data, real, scratch, arguments.minutes)
             features = judging.features(judge.as_seen(made)).double().numpy()
-            figures = evaluate._distances(reals, features, "like (judge)")
+            figures = distances.distances(reals, features, "like (judge)")
             found = _retrieval(judging, read, real, train, made) if label.startswith("chatbot") else None
-            rows.append((label, figures, evaluate._coverage(reals, features), found, rounds))
+            rows.append((label, figures, distances.coverage(reals, features), found, rounds))
             print(f"{label}: {figures}", file=sys.stderr)
     print(
         f"{arguments.minutes:g} minutes an arm, {len(real.split('train'))} pictures at {SIZE} px, {SAMPLES} judged\n"
@@ -80,7 +80,7 @@ def main() -> None:
     floor = rows[0][1]
     print(
         f"| two halves of the real | {floor['KID-like (judge), floor']:.4f} | | "
-        f"{floor['FID-like (judge), floor of halves']:.1f} | | | |\n"
+        f"{floor['FID-like (judge), floor']:.1f} | | | |\n"
     )
     print(assistants.table(arguments.digits))
 
@@ -122,7 +122,7 @@ def _ours(data: Path, real: Dataset, scratch: Path, minutes: float) -> tuple[lis
     for number in train:
         item = real.items[number]
         plan = imagination.plan(item.texts[0], seed=number, style=item.style)
-        made += model.make(plan.vector[None], plan.styles, plan.seeds)
+        made += model.make(plan.vectors, plan.styles, plan.seeds)
     import json
 
     plan_of_run = json.loads((run / "run.json").read_text())

@@ -97,6 +97,19 @@ async def test_pictures_are_what_was_asked_for(generator: ImageGenerator) -> Non
     assert odd.png
 
 
+async def test_where_several_things_are_meant_the_seed_chooses_and_where_one_is_it_does_not(
+    generator: ImageGenerator,
+) -> None:
+    _, [read] = await made(generator, "a fruit", count=16, seed=1)
+    assert read.startswith("Read as: ")
+    assert len(set(read.removeprefix("Read as: ").split(", ")) & {"pear", "peach", "watermelon"}) >= 2
+    _, notices = await made(generator, "a red heart", count=16, seed=1)
+    assert not notices
+    first, _ = await made(generator, "a fruit", count=4, seed=1)
+    again, _ = await made(generator, "a fruit", seed=3)
+    assert [first[2].png] == [one.png for one in again]
+
+
 async def test_a_killed_process_is_said_and_not_waited_for(generator: ImageGenerator) -> None:
     for child in psutil.Process().children(recursive=True):
         if "chatbot.engines.aigc_server" in child.cmdline():

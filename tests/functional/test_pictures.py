@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,10 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from chatbot.training import checkpoint
 from tests.conftest import REAL_CACHE, Chatbot
 from tests.training.pictures import classes
+from tests.training.runs import last
 
 SMALL = ("--preset", "cpu-32", "--batch", "8", "--conditioning", "classes")
 
@@ -62,15 +66,39 @@ def test_a_run_that_is_told_to_stop_saves_and_can_be_gone_on_with(
     assert "--resume" in said
     done = chatbot("train", "aigc", "--out", str(run), "--resume")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("run@1 is a candidate")
+    done = chatbot("train", "aigc", "--out", str(run), "--resume")  # it has ended
+    assert done.stdout.startswith("run@1 is a candidate")
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(chatbot: Chatbot, data: Path, tmp_path: Path) -> None:
+    often = "import sys; from chatbot.aigc import train; from chatbot.__main__ import main; "
+    often += "train._CHECKPOINT = train._FIRST_CHECKPOINT = 0.0; sys.exit(main())"
+    command = [sys.executable, "-c", often, "train", "aigc"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    asked = ["--data", str(data), "--kimg", "0.3", *SMALL]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*command, "--out", str(whole), *asked], check=True, capture_output=True, env=environment)
+    for when in (3, 20):  # in the first stage, and in the second
+        arguments = ["--out", str(killed), *(asked if when == 3 else ["--resume"])]
+        process = subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL, env=environment)
+        while max(checkpoint.numbers(killed / "checkpoints"), default=0) < when and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    subprocess.run([*command, "--out", str(killed), "--resume"], check=True, capture_output=True, env=environment)
+    one, other = last(whole), last(killed)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("train", "aigc", "--out", "run"), "--data DIR"),
         (("train", "aigc", "--data", "nowhere", "--out", "run"), "is no folder"),
         (("train", "aigc", "--data", ".", "--out", "run"), "There are no pictures"),
         (("train", "aigc", "--out", "run", "--resume"), "no run to resume"),
+        (("train", "aigc", "--out", "run", "--resume", "--minutes", "5"), "leave --minutes out"),
         (("train", "aigc", "--data", ".", "--out", "run", "--minutes", "-3"), "--minutes -3"),
         (("train", "aigc", "--data", ".", "--out", "run", "--resolution", "48"), "32, 64, 128 or 256"),
         (("imagine", "a cat", "-o", "cat.jpg"), "PNG is what is written"),
@@ -93,15 +121,17 @@ def test_a_mistake_gets_one_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_judging_without_pictures_and_without_npm_says_what_to_do(
-    chatbot: Chatbot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("arguments", [("evaluate", "aigc"), ("train", "aigc", "--out", "run")])
+def test_without_pictures_and_without_npm_it_is_said_what_to_do(
+    chatbot: Chatbot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
     (cache / "models").symlink_to(REAL_CACHE / "models")
     monkeypatch.setenv("CHATBOT_CACHE", str(cache))
     monkeypatch.setenv("PATH", str(cache))
-    done = chatbot("evaluate", "aigc")
+    monkeypatch.chdir(tmp_path)
+    done = chatbot(*arguments)
     assert done.returncode == 2
     assert "install Node.js, or bring your own: --data DIR" in done.stderr
     assert "Traceback" not in done.stderr

@@ -65,7 +65,7 @@ def test_what_a_run_leaves_makes_pictures(tmp_path: Path) -> None:
     assert first == [picture.png for picture in imagination.pictures(imagination.plan("a red disc", 2, seed=3))]
     [notice] = imagination.plan("a cat").notices
     assert "knows classes only" in notice
-    assert imagination.plan("a cat").vector.equal(imagination.plan("a cat").vector)
+    assert imagination.plan("a cat").vectors.equal(imagination.plan("a cat").vectors)
 
 
 def test_losses_that_are_no_numbers_are_rolled_back_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

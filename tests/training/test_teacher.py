@@ -127,7 +127,7 @@ def test_a_run_with_a_teacher_goes_on_as_if_it_had_not_been_stopped(tmp_path: Pa
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert any(name.startswith("heads/") for name in whole)
     unlike(whole, teacher.load(stand_in, 32, silent))
-    assert Imagination(outcome.model, tmp_path, "discs@1").plan("a red disc").vector.shape == (3,)
+    assert Imagination(outcome.model, tmp_path, "discs@1").plan("a red disc").vectors.shape == (1, 3)
 
 
 def unlike(kept: dict[str, Tensor], frozen: nn.Module) -> None:

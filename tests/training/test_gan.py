@@ -1,0 +1,167 @@
+"""One step of G, A_G, D and A_D: what is trained by what."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from chatbot.aigc.captions import Captions
+from chatbot.aigc.dataset import Dataset, Item
+from chatbot.aigc.gan import GanStage
+from chatbot.aigc.networks import Shape
+from chatbot.aigc.options import Options
+from tests.training.runs import SMALL, options
+
+CONCEPTS, STYLES, TEXT = 8, 2, 12
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+def drawings() -> Dataset:
+    """Eight concepts in two styles."""
+    items = tuple(
+        Item(f"{style}/{concept}.png", (f"thing {concept}",), f"style {style}", f"thing {concept}", "train")
+        for concept in range(CONCEPTS)
+        for style in range(STYLES)
+    )
+    return Dataset(np.zeros((len(items), 32, 32, 4), np.uint8), items, "fingerprint")
+
+
+def read(data: Dataset) -> Captions:
+    vectors = F.normalize(torch.randn(CONCEPTS, TEXT), dim=1)
+    concepts = torch.arange(len(data.items)) // STYLES
+    names = tuple(f"thing {n}" for n in range(CONCEPTS))
+    return Captions(vectors, concepts[:, None], ((),) * len(data.items), concepts, names, noisy=True)
+
+
+def stage(latents: Tensor | None = None, **changes: object) -> GanStage:
+    asked: Options = replace(options(Path("none"), batch=16), **changes)  # type: ignore[arg-type]
+    data = drawings()
+    shape = Shape(resolution=32, text=TEXT, styles=STYLES, concepts=CONCEPTS if asked.memory else 0, **SMALL)
+    if latents is None:
+        latents = torch.randn(5, len(data.items), 16, 4, 4)
+    return GanStage(asked, shape, data, read(data), latents.half().numpy(), torch.device("cpu"))
+
+
+def gradients(net: nn.Module) -> float:
+    return sum(float(p.grad.abs().sum()) for p in net.parameters() if p.grad is not None)
+
+
+def weights(net: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten().clone() for p in net.parameters()])
+
+
+def test_contrast_of_real_pictures_trains_the_assistant_and_of_made_ones_g_alone() -> None:
+    here, chosen, generator = stage(), list(range(16)), torch.Generator().manual_seed(1)
+    _, views = here._pictures(chosen, generator)
+    conditions = here._conditions(chosen, generator)
+    _, _, seen = here.a_g(views)
+    made = here.g(torch.randn(8, 4), conditions.text[8:], conditions.style[8:])
+    on_reals, on_fakes = here._contrasts(seen, made, conditions)
+    on_reals.backward(retain_graph=True)
+    assert gradients(here.g) == 0
+    assert gradients(here.a_g) > 0
+    here.a_g.zero_grad(set_to_none=True)
+    on_fakes.backward()
+    assert gradients(here.g) > 0
+    assert gradients(here.a_g) == 0
+
+
+def test_a_caption_that_was_dropped_is_neither_contrasted_nor_taken_for_another() -> None:
+    here, chosen = stage(), list(range(16))
+    found = None
+    for number in range(100):
+        conditions = here._conditions(chosen, torch.Generator().manual_seed(number))
+        if not conditions.said.all():
+            found = conditions
+            break
+    assert found is not None
+    dropped = ~found.said
+    assert not found.differs[dropped].any()
+    assert not found.differs[dropped.roll(1)].any()  # theirs is the caption of the one before
+    seen = F.normalize(torch.randn(16, 256), dim=1)
+    made = torch.randn(8, 16, 4, 4)
+    before = here._contrasts(seen, made, found)
+    seen[dropped] = F.normalize(torch.randn(int(dropped.sum()), 256), dim=1)
+    made[dropped[8:]] += 1
+    after = here._contrasts(seen, made, found)
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_pairs_of_one_concept_are_no_mismatch() -> None:
+    here = stage()
+    chosen = list(range(16))  # each concept twice in a row: a picture and the one before it
+    conditions = here._conditions(chosen, torch.Generator().manual_seed(3))
+    assert not conditions.differs[1::2].any()
+    assert conditions.differs[2::2].sum() >= 5
+
+
+def test_what_trains_d_does_not_reach_g_and_the_other_way_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, seen = stage(), []
+    update = GanStage._update
+
+    def watched(self: GanStage, side: str, loss: Tensor, *, held: bool = False) -> None:
+        assert self.d is not None
+        assert self.a_d is not None
+        before = {name: weights(net) for name, net in self.nets().items()}
+        update(self, side, loss, held=held)
+        seen.append(
+            (side, {name for name, net in self.nets().items() if not torch.equal(weights(net), before[name])})
+        )
+
+    monkeypatch.setattr(GanStage, "_update", watched)
+    here.step(0, 0.0)
+    assert seen == [("d", {"d", "a_d"}), ("g", {"g", "a_g"})]
+
+
+@pytest.mark.parametrize(
+    ("changes", "untouched"),
+    [
+        ({"lambda_d": 0.0}, {"a_d"}),
+        ({"lambda_g": 0.0}, {"a_g"}),
+        ({"lambda_d": 0.0, "lambda_g": 0.0}, {"a_d", "a_g"}),
+    ],
+)
+def test_an_assistant_without_weight_learns_nothing(changes: dict[str, float], untouched: set[str]) -> None:
+    here = stage(**changes)
+    before = {name: weights(net) for name, net in here.nets().items()}
+    for number in range(3):
+        here.step(number, 0.0)
+    assert {name for name, net in here.nets().items() if torch.equal(weights(net), before[name])} == untouched
+
+
+def test_g_is_measured_by_the_d_of_now_against_reals_that_are_jolted_as_its_own() -> None:
+    picture = torch.randn(16, 4, 4).half().float()
+    here = stage(picture.expand(5, 16, 16, 4, 4), lambda_g=0.0, lambda_d=0.0, rate=0.05)
+
+    class Perfect(nn.Module):
+        """Makes what is real: no D tells both apart, if it sees them alike."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Parameter(torch.ones(()))
+
+        def forward(self, z: Tensor, text: Tensor, style: Tensor) -> Tensor:
+            return picture.expand(len(z), -1, -1, -1) * self.one
+
+    here.g = Perfect()  # type: ignore[assignment]
+    here.ema = Perfect()  # type: ignore[assignment]
+    for number in range(3):
+        assert here.step(number, 0.0)["g"].item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_a_plain_gan_has_no_memory_where_none_is_wanted() -> None:
+    here = stage(memory=False, lambda_d=0.0, lambda_g=0.0)
+    assert here.g.memory is None
+    assert all(math.isfinite(float(value)) for value in here.step(0, 0.0).values())
