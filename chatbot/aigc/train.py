@@ -123,8 +123,7 @@ class Training:
         tensors, state = checkpoint.load(self._checkpoints / f"{number:08d}") if number is not None else ({}, {})
         self.spent = float(state.get("seconds", 0.0))
         self.started = time.monotonic()
-        if state:
-            journal.rewind(state["stage"], state["step"])
+        journal.rewind(state.get("stage", AutoencoderStage.name), state.get("step", 0))
         torch.manual_seed(self.options.seed)
         autoencoder: Autoencoder | None = None
         if self.options.space == "latent":

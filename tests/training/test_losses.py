@@ -69,6 +69,15 @@ def test_pictures_with_the_same_caption_are_no_negatives_of_each_other() -> None
     assert everything.item() == pytest.approx(0.0, abs=1e-6)
 
 
+def test_of_one_caption_there_is_no_contrast_and_yet_a_gradient() -> None:
+    pictures, captions = (torch.randn(1, 8, requires_grad=True) for _ in range(2))
+    scale = torch.zeros((), requires_grad=True)
+    loss = losses.contrast(pictures, captions, torch.ones(1, 1, dtype=torch.bool), scale)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(one.grad is not None and not one.grad.any() for one in (pictures, captions, scale))
+
+
 def test_a_frozen_pass_gives_its_input_a_gradient_and_its_weights_none() -> None:
     from chatbot.aigc.gan import _frozen
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from chatbot.aigc.autoencoder import AutoencoderStage
 from chatbot.aigc.gan import GanStage
 from chatbot.aigc.imagine import Imagination
 from chatbot.aigc.options import Options
@@ -164,6 +165,28 @@ def test_a_run_is_not_begun_over_another_and_resuming_needs_one(tmp_path: Path) 
     train(tmp_path / "run", asked)
     with pytest.raises(UserError, match="--resume"):
         train(tmp_path / "run", asked)
+
+
+def test_what_happened_before_the_first_checkpoint_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    def killed(stage: GanStage, number: int, progress: float) -> dict[str, torch.Tensor]:
+        raise KilledError
+
+    asked = options(classes(tmp_path / "data"))
+    with monkeypatch.context() as patched:
+        patched.setattr(AutoencoderStage, "step", killed)
+        with pytest.raises(KilledError):
+            train(tmp_path / "run", asked)
+    row = {"stage": "autoencoder", "step": 20, "kimg": 0.1, "images_per_s": 1.0, "error": 9.0}
+    (tmp_path / "run" / "stats.jsonl").write_text(json.dumps(row) + "\n")
+    train(tmp_path / "run", None)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    assert row not in rows
+    assert rows
 
 
 def test_minutes_become_a_plan_that_is_kept(tmp_path: Path) -> None:
