@@ -66,13 +66,18 @@ class AiohttpRequest(BaseRequest):
             NetworkError: it failed otherwise. `never_left` tells of both whether it may have arrived.
         """
         files = request_data.multipart_data if request_data else {}
-        body = aiohttp.FormData(request_data.json_parameters if request_data else {}, quote_fields=False)
-        for name, (file_name, content, media_type) in files.items():
-            body.add_field(name, content, filename=file_name, content_type=media_type)
         size = sum(len(content) for _, content, _ in files.values() if isinstance(content, bytes))
         most_s = CONNECT_S + SEND_S + size / SLOWEST + self._read_s if method == "POST" else None
         timeout = aiohttp.ClientTimeout(total=most_s, connect=CONNECT_S, sock_read=self._read_s)
         headers = {"User-Agent": self.USER_AGENT}
+        body: aiohttp.FormData | bytes | None = None
+        if request_data and files:
+            body = aiohttp.FormData(request_data.json_parameters, quote_fields=False)
+            for name, (file_name, content, media_type) in files.items():
+                body.add_field(name, content, filename=file_name, content_type=media_type)
+        elif request_data:  # aiohttp's own form is a third of what a request costs
+            body = request_data.url_encoded_parameters().encode()
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
         try:
             async with self._opened(url).request(
                 method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
