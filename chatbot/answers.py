@@ -32,6 +32,7 @@ async def in_words(
         responder,
         settings.max_tokens,
         begun=turn.reply.text,
+        first=turn.said if turn.said.parent_id is None else None,
     )
     options = GenerationOptions(
         max_tokens=context.reply_tokens,

@@ -87,6 +87,7 @@ async def build_context(
     *,
     said: str = "",
     begun: str = "",
+    first: Message | None = None,
 ) -> Context:
     """Fit the branch that ends in `leaf_id` into the model's context.
 
@@ -103,6 +104,7 @@ async def build_context(
         max_tokens: of the reply.
         said: a message that is stored nowhere, after `leaf_id`.
         begun: a reply that has begun, to be gone on with; it comes last.
+        first: the message `leaf_id`, where it is known and none stands before it: nothing is read then.
 
     Raises:
         MessageError: the newest message alone does not fit.
@@ -110,7 +112,10 @@ async def build_context(
     reply_tokens = min(max_tokens, responder.context_length // 2)
     budget = responder.context_length - reply_tokens
     limit = FIRST_PAGE  # read no more of a long branch than may fit
-    pins, path = ([], []) if leaf_id is None else await store.conversations.pinned_and_path(leaf_id, limit)
+    pins: Sequence[Message] = []
+    path: Sequence[Message] = [] if first is None else [first]
+    if leaf_id is not None and first is None:
+        pins, path = await store.conversations.pinned_and_path(leaf_id, limit)
     frame = _Frame(responder, system, pins, [ChatMessage("assistant", begun)] if begun else [])
     while True:
         turns = turns_of(path, said)

@@ -61,6 +61,15 @@ async def test_as_many_whole_turns_as_fit_are_sent_and_not_one_fewer(
             assert await responder.count_tokens([*older, *context.messages]) > length - 20
 
 
+async def test_nothing_is_read_for_what_begins_a_branch_and_the_same_is_sent(
+    store: Store, conversations: Conversations, conversation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = (await conversations.add_turn(conversation, "hello")).said
+    read = await build_context(store, said.id, "Be kind.", ScriptedResponder(), 20)
+    monkeypatch.delattr(Conversations, "pinned_and_path")
+    assert await build_context(store, said.id, "Be kind.", ScriptedResponder(), 20, first=said) == read
+
+
 async def test_the_room_for_the_reply_is_never_more_than_half_the_context(
     store: Store, conversations: Conversations, conversation: str
 ) -> None:
