@@ -37,6 +37,7 @@ _KIND = (
     r"(?:pictures?|pics?|images?|drawings?|stickers?|emojis?|icons?|illustrations?|photos?|photographs?|paintings?"
     r"|sketch(?:es)?|doodles?|cartoons?|portraits?|clip\s?arts?)"
 )
+_CHINESE = re.compile("[\u4e00-\u9fff]")
 _NAMED = re.compile(rf"draw|sketch|paint|doodle|illustrate|{_KIND}", re.I)
 """Without one of these words none of what follows can match; most messages have none."""
 
@@ -173,7 +174,7 @@ def _in_english(bare: str) -> PictureRequest | None:
 
 def is_chinese(text: str) -> bool:
     """Whether there are Chinese characters in it."""
-    return any("\u4e00" <= character <= "\u9fff" for character in text)
+    return _CHINESE.search(text) is not None
 
 
 def _request(prompt: str) -> PictureRequest:

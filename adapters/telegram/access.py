@@ -50,11 +50,10 @@ class Doorkeeper:
             places[group] = await self.rules.rule(group)
         if theirs.allowed is False or not any(self._allowed(rule) for rule in places.values()):
             return NOT_ALLOWED.format(person)
-        if not _generates(update):
+        limited = [rule for rule in places.values() if self.limits(rule) != Used()]
+        if not limited or not _generates(update):
             return None
-        for rule in places.values():
-            if self.limits(rule) == Used():
-                continue
+        for rule in limited:
             used = await self.rules.used(self._account(rule.external_id), today())
             if told := self._used_up(rule, used, update):
                 return told

@@ -117,6 +117,8 @@ class TelegramBot:
         sender = Sender(self._bot, Pace())
         self._answering = Answering(Talk(service), sender, self._inbox, door, office, self._id)
         self._lanes = Lanes(self._work, self._inbox.emptied)
+        self._fresh: dict[int, Update] = {}
+        """What this process has read and stored itself, by the number of its entry, until that is worked on."""
 
     async def run(self) -> None:
         """Run until cancelled; then replies may end. Raises UserError where Telegram refuses the token."""
@@ -179,29 +181,23 @@ class TelegramBot:
 
     async def _keep(self, raws: Sequence[Any]) -> None:
         """Store what is to be answered; when this returns, the updates may be confirmed."""
-        arrivals = []
+        arrivals, updates = [], {}
         for raw in raws:
             try:
-                arrival = self._arrival(raw)
+                if (update := self._read(raw)) is not None and self._concerns_us(update):
+                    arrivals.append(_arrival(update, raw))
+                    updates[update.id] = update
             except Exception as error:  # one that cannot be read must not keep the others from being read
                 tell(logging.ERROR, "an update cannot be read", why=keep_trace(error))
-                continue
-            if arrival is not None:
-                arrivals.append(arrival)
-        self._lanes.add(await self._inbox.store(arrivals))
+        entries = await self._inbox.store(arrivals)
+        self._fresh |= {entry.seq: updates[entry.update_id] for entry in entries}
+        self._lanes.add(entries)
 
     def _read(self, raw: Any) -> Update | None:
         return read(raw, self._id, self._name, KNOWN)
 
-    def _arrival(self, raw: Any) -> Arrival | None:
-        """What is to be answered of an update; None where that is nothing."""
-        update = self._read(raw)
-        if update is None or not (update.asked or self._settings.telegram_groups == "all"):
-            return None
-        rates = update.act == "pressed" and update.text.startswith(("good:", "bad:"))
-        return Arrival(
-            update.id, update.chat.lane, str(update.sender), json.dumps(raw), is_urgent(update.text) or rates
-        )
+    def _concerns_us(self, update: Update) -> bool:
+        return update.asked or self._settings.telegram_groups == "all"
 
     async def _look_after(self) -> None:
         """Take what others have left or stored for us, and show that we live."""
@@ -234,12 +230,12 @@ class TelegramBot:
     async def _work(self, entry: Entry) -> None:
         """Answer an entry, until that is done."""
         began, pause = time.monotonic(), FIRST_PAUSE_S
-        update: Update | None = None
+        update = self._fresh.pop(entry.seq, None)
         answered = counted = False
         cost = Cost()
         while True:
             try:
-                update = self._read(json.loads(entry.payload))
+                update = update or self._read(json.loads(entry.payload))
                 if update is not None and not answered:
                     cost = await self._answering.answer(entry, update)
                     answered = True  # whatever fails from here on, it is not answered again
@@ -261,4 +257,9 @@ class TelegramBot:
                 tell(logging.ERROR, "an answer failed", update=entry.update_id, why=keep_trace(error))
                 if update is not None and not answered:
                     await self._answering.apologise(update)
-                entry.payload = "null"
+                entry.payload, update = "null", None
+
+
+def _arrival(update: Update, raw: Any) -> Arrival:
+    rates = update.act == "pressed" and update.text.startswith(("good:", "bad:"))
+    return Arrival(update.id, update.chat.lane, str(update.sender), json.dumps(raw), is_urgent(update.text) or rates)
