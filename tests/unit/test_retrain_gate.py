@@ -144,9 +144,9 @@ async def test_old_versions_go_but_for_what_may_be_needed(database: Database, ho
 async def test_a_number_that_was_removed_does_not_come_again(database: Database, home: Path, tmp_path: Path) -> None:
     registry = Registry(Versions(database), Settings.load())
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "weights").write_text("w")
 
-    async def registered() -> str:
+    async def registered(weights: str) -> str:
+        (tmp_path / "model" / "weights").write_text(weights)
         version = await register(
             registry,
             home,
@@ -160,9 +160,10 @@ async def test_a_number_that_was_removed_does_not_come_again(database: Database,
         )
         return version.version
 
-    assert [await registered() for _ in range(2)] == ["1", "2"]
+    assert [await registered(weights) for weights in ("first", "second")] == ["1", "2"]
+    assert await registered("second") == "2", "a run that had ended is gone on with: nothing is new"
     await registry.remove("run@1")
-    assert await registered() == "3", "conversations and replies name what they had"
+    assert await registered("third") == "3", "conversations and replies name what they had"
 
 
 async def test_versions_of_pictures_go_though_others_were_made_from_them(database: Database, home: Path) -> None:
