@@ -36,7 +36,10 @@ MISMATCH = 0.5
 PENALTY_EVERY = 4
 """Steps between gradient penalties, the dearest part of a step (lazy regularisation, Karras et al. 2020)."""
 
-TURNED = 0.6
+NOISE = 0.1
+"""On whatever A_G looks at, lest pictures be hidden in codes, or captions in pictures."""
+
+TURNED = 0.8
 """Share of the pictures shown in a varied view: what codes are there to tell, where a caption tells the rest."""
 
 CAPTIONS_DROPPED, STYLES_DROPPED = 0.05, 0.1
@@ -207,7 +210,8 @@ class GanStage:
             assistance = assistance + DIVERGENCE * losses.divergence(mean, log_variance, self.options.free_nats)
             stats |= {"a_g": error, "nats": nats}
             if self.shape.text:
-                on_reals, on_fakes = self._contrasts(seen, made[n:], conditions)
+                noise = torch.randn(made[n:].shape, generator=generator).to(self.device)
+                on_reals, on_fakes = self._contrasts(seen, made[n:] + NOISE * noise, conditions)
                 assistance = assistance + CONTRAST * (on_reals + on_fakes)
                 stats |= {"contrast": on_reals, "contrast_fakes": on_fakes}
             loss_g = loss_g + self.options.lambda_g * assistance
@@ -257,11 +261,13 @@ class GanStage:
         vectors = self.a_g.embed_caption(conditions.text).float()
         on_reals = losses.contrast(seen[said], vectors[said], conditions.same[said][:, said], self.a_g.temperature)
         looks = _frozen(self.a_g, made)[2].float()
-        same = conditions.same[-len(made) :, -len(made) :]
-        on_fakes = losses.contrast(
-            looks[late], vectors[-len(made) :][late].detach(), same[late][:, late], self.a_g.temperature.detach()
-        )
-        return on_reals, on_fakes
+        same = conditions.same[-len(made) :, -len(made) :][late][:, late]
+        temperature = self.a_g.temperature.detach()
+        captions = vectors[-len(made) :][late].detach()
+        on_fakes = losses.contrast(looks[late], captions, same, temperature)
+        as_reals = losses.contrast(seen[-len(made) :][late].detach(), captions, same, temperature)
+        # Only until they are found as well as real ones are: beyond, it is A_G's blind spots that G would draw.
+        return on_reals, F.relu(on_fakes - as_reals)
 
     def _judge_features(
         self, heads: Heads, features: Features, conditions: _Conditions, stats: dict[str, Tensor]
@@ -279,18 +285,17 @@ class GanStage:
         return loss
 
     def _pictures(self, chosen: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """What D compares with and G should rebuild, some of it turned and moved, and the same with noise for A_G,
-        lest it hide pictures in codes."""
+        """What D compares with and G should rebuild, some of it turned and moved, and the same with noise for A_G."""
         if self.latents is None:
             drawn = as_batch(self.dataset.pictures, chosen, self.device)
             turned = torch.rand(len(chosen), 1, 1, 1, generator=generator).to(self.device) < TURNED
             drawn = torch.where(turned, vary(drawn, generator, flips=self.options.flips), drawn)
-            return drawn, drawn + 0.1 * torch.randn(drawn.shape, generator=generator).to(self.device)
+            return drawn, drawn + NOISE * torch.randn(drawn.shape, generator=generator).to(self.device)
         view = torch.randint(1, len(self.latents), (len(chosen),), generator=generator)
         view[torch.rand(len(chosen), generator=generator) > TURNED] = 0
         drawn = torch.from_numpy(self.latents[view.numpy(), chosen]).to(self.device).float()
         drawn = drawn.contiguous(memory_format=torch.channels_last)
-        return drawn, drawn + 0.1 * torch.randn(drawn.shape, generator=generator).to(self.device)
+        return drawn, drawn + NOISE * torch.randn(drawn.shape, generator=generator).to(self.device)
 
     def _conditions(self, chosen: list[int], generator: torch.Generator) -> _Conditions:
         text = self.captions.draw(chosen, generator)

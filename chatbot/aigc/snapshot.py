@@ -10,17 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from chatbot.aigc.autoencoder import AutoencoderStage
-from chatbot.aigc.distances import kid
 from chatbot.aigc.gan import GanStage
 from chatbot.aigc.journal import Journal
 from chatbot.aigc.networks import Autoencoder
 from chatbot.aigc.pictures import as_batch, grid, to_images
 
 _SHOWN = 24
-_LOOKED_UP = 256
+_LOOKED_UP = 400
 _WARM = 30_000  # pictures before a missing difference is a collapse
 _FEWEST = 40  # held-out pictures that can be a measure
-_ALIKE = 0.005  # between two pictures of a caption, in deviations of the real ones
+_ALIKE = 0.001  # between two pictures of a caption, in deviations of the real ones
 _SATURATED = 30.0  # logits between real and fake, as no penalised D has them
 
 
@@ -94,17 +93,23 @@ def _look(stage: GanStage, step: int) -> Snapshot:
 
 
 def _distance(stage: GanStage, codes: Tensor) -> float:
-    """KID's kernel on what G makes and on real pictures, each with its caption and style beside it: how far apart
-    both are as pictures of what they say."""
+    """MMD^2 by KID's kernel (Bińkowski et al. 2018) between real pictures and what G makes for their captions, each
+    with its caption and style beside it. No picture is compared with what was made for its own caption: that is
+    nearer to it than another real one is."""
     held_out = [*stage.dataset.split("drawing"), *stage.dataset.split("concept")]
     numbers = _spread(held_out if len(held_out) >= _FEWEST else stage.train)
     reals, _ = stage._pictures(numbers, torch.Generator().manual_seed(0))
     made = stage.sample(numbers, codes[: len(numbers)]).float()
     styles = F.one_hot(stage.styles[numbers], stage.shape.styles).float()
-    said = torch.cat([stage.captions.name_vectors(numbers), styles], dim=1)
+    said = torch.cat([stage.captions.name_vectors(numbers), styles], dim=1).to(stage.device)
     said = said * (reals[0].numel() / 2) ** 0.5  # weighs as much as the picture, whose numbers have deviation 1
-    one, other = (torch.cat([each.flatten(1).cpu(), said], dim=1).double().numpy() for each in (reals, made))
-    return kid(one, other)
+    one, other = (torch.cat([each.flatten(1), said], dim=1).double() for each in (reals, made))
+
+    def likeness(left: Tensor, right: Tensor) -> Tensor:
+        kernel = (left @ right.T / left.shape[1] + 1) ** 3
+        return (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
+
+    return float(likeness(one, one) + likeness(other, other) - 2 * likeness(one, other))
 
 
 def _spread(numbers: list[int]) -> list[int]:

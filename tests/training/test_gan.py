@@ -68,14 +68,32 @@ def test_contrast_of_real_pictures_trains_the_assistant_and_of_made_ones_g_alone
     conditions = here._conditions(chosen, generator)
     _, _, seen = here.a_g(views)
     made = here.g(torch.randn(8, 4), conditions.text[8:], conditions.style[8:])
-    on_reals, on_fakes = here._contrasts(seen, made, conditions)
+    on_reals, _ = here._contrasts(seen, made, conditions)
     on_reals.backward(retain_graph=True)
     assert gradients(here.g) == 0
     assert gradients(here.a_g) > 0
     here.a_g.zero_grad(set_to_none=True)
+    found = here.a_g.embed_caption(conditions.text)  # real ones that are found as well as can be
+    _, on_fakes = here._contrasts(found, made, conditions)
+    assert on_fakes > 0
     on_fakes.backward()
     assert gradients(here.g) > 0
     assert gradients(here.a_g) == 0
+
+
+def test_what_was_made_need_not_be_found_better_than_what_is_real() -> None:
+    here, chosen, generator = stage(), list(range(16)), torch.Generator().manual_seed(1)
+    reals, _ = here._pictures(chosen, generator)
+    conditions = here._conditions(chosen, generator)
+    made = reals[8:].clone().requires_grad_()
+    _, on_fakes = here._contrasts(here.a_g(reals)[2], made, conditions)
+    on_fakes.backward()
+    assert on_fakes.item() == pytest.approx(0, abs=1e-6)
+    assert made.grad is not None
+    worse = F.normalize(torch.randn(16, 256), dim=1)  # real ones that are found worse than what was made
+    worse[8:] = -here.a_g.embed_caption(conditions.text)[8:]
+    _, on_fakes = here._contrasts(worse, made, conditions)
+    assert on_fakes.item() == 0
 
 
 def test_a_caption_that_was_dropped_is_neither_contrasted_nor_taken_for_another() -> None:
