@@ -21,7 +21,7 @@ from transformers.generation.logits_process import (
 
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
 from chatbot.engines.hf_batching import Batching
-from chatbot.engines.prompt import PLAIN_STOP, PLAIN_TEMPLATE, build_prompt, without_system
+from chatbot.engines.prompt import PLAIN_STOP, PLAIN_TEMPLATE, Frames, build_prompt, without_system
 from chatbot.engines.stops import StopTexts
 from chatbot.errors import ModelError
 
@@ -155,6 +155,7 @@ class HfModel:
             self._batching = Batching(
                 self._model, sorted(self._ends), context_length=context_length, slots=self._limit
             )
+        self._frames = Frames()
         self._counted: tuple[tuple[ChatMessage, ...], list[int]] = ((), [])
 
     @property
@@ -172,11 +173,12 @@ class HfModel:
         key = tuple(messages)
         if self._counted[0] != key:  # what was counted last is mostly what is sent next
             try:
-                ids = build_prompt(messages, self._render, self._tokenize).ids
+                ids = build_prompt(messages, self._frames, self._render, self._tokenize).ids
             except Exception:  # a template refuses in whatever way its author chose
                 if not any(message.role == "system" for message in messages):
                     raise
-                ids = build_prompt(without_system(messages), self._render, self._tokenize).ids
+                rest = without_system(messages)
+                ids = build_prompt(rest, self._frames, self._render, self._tokenize).ids
             self._counted = key, ids
         return self._counted[1]
 

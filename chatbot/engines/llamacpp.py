@@ -20,7 +20,7 @@ from chatbot.child import Child
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
 from chatbot.engines.head_start import start_server
 from chatbot.engines.llamacpp_client import LlamaCppClient
-from chatbot.engines.prompt import PLAIN_STOP, PLAIN_TEMPLATE, Prompt, build_prompt, without_system
+from chatbot.engines.prompt import PLAIN_STOP, PLAIN_TEMPLATE, Frames, Prompt, build_prompt, without_system
 from chatbot.engines.prompt_cache import WORTH_KEEPING, KeptPrompt, PromptCache, common_prefix
 from chatbot.errors import ModelError
 
@@ -70,12 +70,13 @@ class LlamaCppResponder:
         self._prompts = prompts
         self._stop = stop
         self._replies = 0  # under way
+        self._frames = Frames()
         self._tokens: OrderedDict[tuple[str, bool, bool], list[int]] = OrderedDict()
         self._rendered: tuple[tuple[ChatMessage, ...], list[int]] = ((), [])
         self._reading_on: http.client.HTTPConnection | None = None
         self._reader: threading.Thread | None = None
         self._read: dict[int, _Read] = {}  # by slot of the server, the one used last at the end
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the tokens: not while the server is asked, which others may be too
 
     @classmethod
     async def load(
@@ -193,8 +194,7 @@ class LlamaCppResponder:
     def _read_on(self, messages: Sequence[ChatMessage], generation: str) -> None:
         """Let the server read a prompt up to the content of its last message. Runs in a thread."""
         with suppress(ModelError), self.client.connected() as connection:
-            with self._lock:
-                prompt = self._render(connection, messages)
+            prompt = self._render(connection, messages)
             ids = prompt.ids[: prompt.last]
             self._reading_on = connection
             request = {"prompt": ids, "n_predict": 0, "cache_prompt": True}
@@ -238,12 +238,11 @@ class LlamaCppResponder:
 
     def _prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
         """Token ids of the prompt. Runs in a thread."""
-        key = tuple(messages)
-        with self._lock:
-            if self._rendered[0] != key:
-                with self.client.connected() as connection:
-                    self._rendered = key, self._render(connection, messages).ids
-            return self._rendered[1]
+        rendered, key = self._rendered, tuple(messages)
+        if rendered[0] != key:
+            with self.client.connected() as connection:
+                rendered = self._rendered = key, self._render(connection, messages).ids
+        return rendered[1]
 
     def _render(self, connection: http.client.HTTPConnection, messages: Sequence[ChatMessage]) -> Prompt:
         def render(marked: list[dict[str, str]]) -> str:
@@ -252,22 +251,24 @@ class LlamaCppResponder:
 
         tokenize = partial(self._tokenize, connection)
         try:
-            return build_prompt(messages, render, tokenize)
+            return build_prompt(messages, self._frames, render, tokenize)
         except ModelError:
             if not any(message.role == "system" for message in messages):
                 raise
-            return build_prompt(without_system(messages), render, tokenize)
+            return build_prompt(without_system(messages), self._frames, render, tokenize)
 
     def _tokenize(self, connection: http.client.HTTPConnection, text: str, control: bool, first: bool) -> list[int]:
         key = (text, control, first)
-        if key in self._tokens:
-            self._tokens.move_to_end(key)
-            return self._tokens[key]
+        with self._lock:
+            if key in self._tokens:
+                self._tokens.move_to_end(key)
+                return self._tokens[key]
         request = {"content": text, "parse_special": control, "add_special": first}
         ids: list[int] = self.client.ask(connection, "/tokenize", request)["tokens"]
-        self._tokens[key] = ids
-        if len(self._tokens) > _CACHED_TEXTS:
-            self._tokens.popitem(last=False)
+        with self._lock:
+            self._tokens[key] = ids
+            if len(self._tokens) > _CACHED_TEXTS:
+                self._tokens.popitem(last=False)
         return ids
 
     async def close(self) -> None:

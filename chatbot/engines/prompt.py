@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 
 from chatbot.engines.base import ChatMessage
 
@@ -39,32 +40,61 @@ class Prompt:
     last: int
 
 
-def build_prompt(messages: Sequence[ChatMessage], render: Render, tokenize: Tokenize) -> Prompt:
+Frame = tuple[str | int, ...]
+"""What a template writes around messages, and between that the numbers of the messages it writes."""
+
+
+class Frames:
+    """Frames by the roles of their messages, which alone decide them: each is rendered once, and once more on another
+    day, since templates may say which it is."""
+
+    MOST = 256
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[date, tuple[str, ...]], Frame] = {}
+
+    def around(self, messages: Sequence[ChatMessage], render: Render) -> Frame:
+        """Raises what `render` raises for messages that the template refuses."""
+        key = date.today(), tuple(message.role for message in messages)
+        if (frame := self._known.get(key)) is None:
+            if len(self._known) >= self.MOST:
+                self._known.clear()
+            frame = self._known[key] = _frame(key[1], render)
+        return frame
+
+
+def _frame(roles: Sequence[str], render: Render) -> Frame:
+    marks = [f"\ue000{secrets.token_hex(8)}\ue001" for _ in roles]
+    rest = render([{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)])
+    frame: list[str | int] = []
+    for number, mark in enumerate(marks):
+        before, found, after = rest.partition(mark)
+        if found:  # a template may leave a message out: it has no system role, say
+            if before or not frame:
+                frame.append(before)
+            frame.append(number)
+            rest = after
+    return (*frame, rest) if rest else tuple(frame)
+
+
+def build_prompt(messages: Sequence[ChatMessage], frames: Frames, render: Render, tokenize: Tokenize) -> Prompt:
     """The prompt that `messages` make; where the last one is a reply, it stays open to be gone on with.
 
     Raises:
         Exception: what `render` raises for messages that the template refuses.
     """
     if messages[-1].role == "assistant":
-        opened = build_prompt(messages[:-1], render, tokenize).ids
+        opened = build_prompt(messages[:-1], frames, render, tokenize).ids
         return Prompt(opened + tokenize(messages[-1].content, False, False), len(opened))
-    marks = [f"\ue000{secrets.token_hex(8)}\ue001" for _ in messages]
-    rest = template = render(
-        [{"role": message.role, "content": mark} for message, mark in zip(messages, marks, strict=True)]
-    )
     ids: list[int] = []
     last = 0
-    for message, mark in zip(messages, marks, strict=True):
-        before, found, after = rest.partition(mark)
-        if found:  # a template may leave a message out: it has no system role, say
-            if before or rest is template:
-                ids += tokenize(before, True, rest is template)
+    for place, part in enumerate(frames.around(messages, render)):
+        if isinstance(part, str):
+            ids += tokenize(part, True, place == 0)
+        else:
             last = len(ids)
-            if message.content:
-                ids += tokenize(message.content, False, False)
-            rest = after
-    if rest:
-        ids += tokenize(rest, True, rest is template)
+            if messages[part].content:
+                ids += tokenize(messages[part].content, False, False)
     return Prompt(ids, last)
 
 
