@@ -57,6 +57,8 @@ def build(out: Path) -> int:
     Raises:
         UserError: pip cannot download, or `out` cannot be written.
     """
+    if not out.parent.is_dir():  # said before anything is downloaded
+        raise UserError(f"Cannot write {out}: there is no folder {out.parent}.")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         chance = random.Random(SEED)

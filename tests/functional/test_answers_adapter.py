@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.catalog import CATALOG, Bundled
+from chatbot.errors import UserError
 from chatbot.gpt.open_chats import build
 from tests.conftest import Chatbot
 
@@ -53,6 +54,14 @@ def test_it_is_found_where_this_installation_has_it(chatbot: Chatbot, home: Path
         connection.commit()
     done = chatbot("ask", "Hello!", "--max-tokens", "5")
     assert done.returncode == 0, done.stderr
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("subprocess.run", None)
+    with pytest.raises(UserError, match="there is no folder"):
+        build(tmp_path / "nowhere" / "chats.jsonl")
 
 
 def test_its_chats_come_out_of_the_packages(tmp_path: Path) -> None:
