@@ -261,15 +261,12 @@ class Conversations:
         if not changed.rowcount:
             raise NotFoundError(f"There is no message '{message_id}'.")
 
-    async def pinned(self, leaf_id: str) -> Sequence[Message]:
-        """The pinned messages of the branch that ends in `leaf_id`, the oldest first.
-
-        Reads the branch back to the oldest pinned message of the conversation, and nothing where there is none.
-        """
-        return await self._database.query(_pinned, leaf_id)
-
     async def pinned_and_path(self, leaf_id: str, limit: int) -> tuple[Sequence[Message], Sequence[Message]]:
-        """`pinned` and `path`, of the same moment."""
+        """The pinned messages of the branch that ends in `leaf_id`, the oldest first, and its `path`, of one moment.
+
+        For the pinned ones the branch is read back to the oldest pinned message of the conversation, and not at all
+        where there is none.
+        """
         return await self._database.query(
             lambda connection: (_pinned(connection, leaf_id), _path(connection, leaf_id, limit))
         )

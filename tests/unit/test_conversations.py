@@ -126,7 +126,8 @@ async def test_the_pinned_messages_are_found_by_their_index(conversations: Conve
 
     event.listen(Engine, "before_cursor_execute", note)
     try:
-        assert [message.id for message in await conversations.pinned(turn.reply.id)] == [turn.said.id]
+        pinned, _ = await conversations.pinned_and_path(turn.reply.id, 1)
+        assert [message.id for message in pinned] == [turn.said.id]
     finally:
         event.remove(Engine, "before_cursor_execute", note)
     [(oldest, values)] = [one for one in asked if "messages.pinned" in one[0] and "RECURSIVE" not in one[0]]
