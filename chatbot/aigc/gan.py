@@ -39,7 +39,7 @@ PENALTY_EVERY = 4
 NOISE = 0.1
 """On whatever A_G looks at, lest pictures be hidden in codes, or captions in pictures."""
 
-TURNED = 0.8
+TURNED = 0.3
 """Share of the pictures shown in a varied view: what codes are there to tell, where a caption tells the rest."""
 
 CAPTIONS_DROPPED, STYLES_DROPPED = 0.05, 0.1

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from chatbot.aigc import snapshot
 from chatbot.aigc.captions import Captions
 from chatbot.aigc.dataset import Dataset, Item
 from chatbot.aigc.gan import GanStage
@@ -183,3 +184,14 @@ def test_a_plain_gan_has_no_memory_where_none_is_wanted() -> None:
     here = stage(memory=False, lambda_d=0.0, lambda_g=0.0)
     assert here.g.memory is None
     assert all(math.isfinite(float(value)) for value in here.step(0, 0.0).values())
+
+
+def test_a_caption_with_one_drawing_in_a_style_may_give_the_same_picture_every_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(snapshot, "_WARM", 0)
+    here = stage()
+    monkeypatch.setattr(here, "sample", lambda numbers, codes: here._pictures(numbers, torch.Generator())[0])
+    assert not snapshot._look(here, 1).broken
+    here.styles[:] = 0  # now each concept has two drawings in one style
+    assert "same picture every time" in snapshot._look(here, 1).broken
