@@ -71,6 +71,7 @@ class Captions:
         if not self.noisy:
             return chosen
         noise = torch.randn(chosen.shape, generator=generator) / chosen.shape[1] ** 0.5
+        noise = noise * chosen.any(1, keepdim=True)  # what has no caption is given none
         return F.normalize(chosen + noise * 0.6 * torch.rand(len(chosen), 1, generator=generator), dim=1)
 
     def _name(self, numbers: Sequence[int], chance: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ def kid(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
 def distances(real: NDArray[np.float64], made: NDArray[np.float64], label: str) -> dict[str, float]:
     """KID and FID between half of the real pictures and what was made for the captions of the other half, and their
-    floors, between both halves. As many pictures each, since FID falls with their number, and of other captions,
-    since a picture made for the caption of a real one is nearer to it than another real one is.
+    floors, between both halves. As many pictures each, since FID falls with their number, and no real one with
+    what was made for its own caption and style, which is nearer to it than another real one is.
 
     Args:
         made: of the captions of `real`, in their order.

@@ -127,9 +127,7 @@ class Measurement:
         for start in range(0, len(numbers), 50):
             self.tell("Making pictures", start / len(numbers))
             part = list(numbers[start : start + 50])
-            vectors = torch.stack(
-                [self.model.understand(v, n).vector for v, n in zip(self.read.name_vectors(part), part, strict=True)]
-            )
+            vectors = torch.stack([self._understood(n, n) for n in part])
             made += self.model.make(vectors, [self._style(n) for n in part], part)
         return made
 
@@ -204,12 +202,17 @@ class Measurement:
         fours = []
         for n in numbers:
             seeds = list(range(n, n + 4))
-            vector = self.read.name_vectors([n])[0]
-            vectors = torch.stack([self.model.understand(vector, seed).vector for seed in seeds])
+            vectors = torch.stack([self._understood(n, seed) for seed in seeds])
             own = [self._style(n)] * 4
             styles = own if one_style else [self.model.style_of(seed) for seed in seeds]
             fours.append(self.features(self.model.make(vectors, styles, seeds)))
         return fours
+
+    def _understood(self, number: int, seed: int) -> Tensor:
+        """The vector that the name of a real picture is read as."""
+        concept, known = self.real.items[number].concept, self.model.concepts
+        named = known.index(concept) if concept in known else None
+        return self.model.understand(self.read.name_vectors([number])[0], seed, named).vector
 
     def _style(self, number: int) -> int:
         """The style of a real picture, as the model numbers it; one that it does not know is any."""

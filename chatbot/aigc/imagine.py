@@ -44,6 +44,7 @@ class Imagination:
             torch.set_num_threads(threads)
         self.name = name
         self.model = PictureModel(model)
+        self._named = {_words(concept): number for number, concept in enumerate(self.model.concepts)}
         self.styles = self.model.styles if any(self.model.styles) else []
         try:
             self._encoder = TextEncoder(encoder) if self.model.conditioning == "text" else None
@@ -82,21 +83,17 @@ class Imagination:
         if self._encoder is None:
             vector, notices = self._class(prompt)
             return vector.expand(len(seeds), -1), notices
-        english = prompt
-        notices = []
-        if chinese.has_han(prompt):
-            found = chinese.to_english(prompt)
-            if found is None:
-                notices.append(f"{self.name} reads English, and Chinese only word by word; it knows no word of this.")
-            else:
-                english = found
-                notices.append(f"Read as: {english}")
+        english = (chinese.to_english(prompt) or "") if chinese.has_han(prompt) else prompt
         vector = self._encoder.embed([english])[0]
-        understood = [self.model.understand(vector, seed) for seed in seeds]
+        named = self._named.get(_words(english))
+        understood = [self.model.understand(vector, seed, named) for seed in seeds]
         taken = list(dict.fromkeys(one.taken_for for one in understood))
-        if not notices and understood[0].likeness < UNKNOWN:
+        notices = []
+        if prompt and not english:
+            notices.append(f"{self.name} reads English, and Chinese only word by word; it knows no word of this.")
+        elif understood[0].likeness < UNKNOWN:
             notices.append(f"{self.name} may not know what this is; it takes it for {_either(taken)}.")
-        elif not notices and any(name and not _words(name) & _words(english) for name in taken):
+        elif not all(_said(name, prompt) for name in taken):
             notices.append(f"Read as: {', '.join(taken)}")
         return torch.stack([one.vector for one in understood]), notices
 
@@ -127,6 +124,11 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join(f"“{name}”" for name in names)
 
 
-def _words(text: str) -> set[str]:
-    """By which a name is told in a prompt; short ones are articles and the like."""
-    return {word.removesuffix("s") for word in re.findall(r"\w{3,}", text.lower())}
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in re.findall(r"\w+|[#*]", text.lower()) if word not in ("a", "an", "the"))
+
+
+def _said(name: str, prompt: str) -> bool:
+    """Whether all words of a name are in a prompt, whatever else is."""
+    said = {word.removesuffix("s") for word in _words(prompt)}
+    return all(word.removesuffix("s") in said for word in _words(name))

@@ -4,8 +4,9 @@
 
 V is one of `VALUES`. L_AD = -(reconstruction error of real pictures from D's features): maximising it minimises
 `-V + l1 error`, which gives G no gradient, since no fake is in it. L_AG = |G(z, t) - x| + b KL(q || N(0, I)) +
-contrast between picture and caption, with z drawn from A_G's code of x. All functions are free of state; logits are
-(N,), or (N, depths) of a teacher's features.
+contrast between picture and caption: z is drawn from A_G's code q of x, whose first nats are free; the contrast of
+real pictures trains A_G, that of pictures made at z from N(0, I) trains G, until they are found as well as real ones.
+All functions are free of state; logits are (N,), or (N, depths) of a teacher's features.
 """
 
 from __future__ import annotations

@@ -99,15 +99,16 @@ class PictureModel:
             return made
         return self._decoder(made * self._deviation + self._mean)  # type: ignore[no-any-return]
 
-    def understand(self, vector: Tensor, seed: int) -> Understood:
+    def understand(self, vector: Tensor, seed: int, named: int | None = None) -> Understood:
         """Read a prompt's vector (text,): said in other words than the captions', it lies far from all of them, and
         is drawn towards one that is near, so that one thing is made and no blend of many. Where several are about as
-        near, as fruits are to "a fruit", the seed chooses (Gumbel's maximum)."""
+        near, as fruits are to "a fruit", the seed chooses (Gumbel's maximum). `named` is the number of what
+        the prompt calls by its name."""
         if not len(self.known):
             return Understood(vector, "", 1.0)
         likeness = self.known @ vector
         chance = torch.rand(len(likeness), generator=_source(seed + 2)).clamp(1e-6, 1 - 1e-6)
-        chosen = int((SNAP * likeness - (-chance.log()).log()).argmax())
+        chosen = int((SNAP * likeness - (-chance.log()).log()).argmax()) if named is None else named
         drawn = F.normalize(vector + PULL * self.known[chosen], dim=0)
         return Understood(drawn, self.concepts[chosen], float(likeness.max()))
 

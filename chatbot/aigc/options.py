@@ -55,6 +55,9 @@ class Options:
         if self.loss == "projected" and not self.teacher:
             raise UserError("--loss projected judges through a teacher; name one: --teacher efficientnet-lite0.")
 
+        if self.conditioning == "classes" and not self.memory:
+            raise UserError("Classes are known by G's memory; leave --no-memory out.")
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,17 +64,20 @@ def take(
 
 
 def _look(stage: GanStage, step: int) -> Snapshot:
-    """How far pictures at codes of chance are from real ones, which is judged by nothing that is trained; captions
-    found by A_G; and how much pictures differ between captions and between codes, in deviations of the real ones."""
+    """How far pictures at codes of chance are from real ones, which neither D nor A_G judges; captions found by A_G;
+    and how much pictures differ between captions and, where a caption has several in a style, between codes, in
+    deviations of the real ones."""
     numbers = _spread(stage.train)
     codes = _codes(stage, 2 * len(numbers))
     first, second = (stage.sample(numbers, part).float() for part in codes.chunk(2))
     reals, _ = stage._pictures(numbers, torch.Generator().manual_seed(0))
     spread = float(reals.std(0).mean()) or 1.0
+    apart = (first - second).abs().flatten(1).mean(1) / spread
+    several = _several(stage, numbers)
     figures = {
-        "distance": _distance(stage, codes),
+        "distance": _distance(stage, numbers, reals, first),
         "between_captions": float(first.std(0).mean()) / spread,
-        "between_codes": float((first - second).abs().mean()) / spread,
+        "between_codes": float(apart.mean()),
     }
     if stage.shape.text and stage.options.lambda_g > 0:
         figures["retrieval"] = _retrieval(stage, first, numbers)
@@ -83,34 +87,37 @@ def _look(stage: GanStage, step: int) -> Snapshot:
     elif step * stage.batch > _WARM:
         if stage.shape.text and figures["between_captions"] < 0.05:
             broken = "All captions give the same picture"
-        elif _vary(stage) and figures["between_codes"] < _ALIKE:
+        elif several.any() and float(apart[several].mean()) < _ALIKE:
             broken = "One caption gives the same picture every time"
         elif stage.gap > _SATURATED:
             broken = "D tells every picture of G from the real ones (it is saturated)"
     return Snapshot(-figures["distance"], figures, broken)
 
 
-def _vary(stage: GanStage) -> bool:
-    """Whether some caption has several pictures in one style: else G does well to make the same each time."""
+def _several(stage: GanStage, numbers: list[int]) -> Tensor:
+    """Which captions have several pictures in one style (n,); of others G does well to make the same each time."""
     shown = [(int(stage.captions.concepts[n]), int(stage.styles[n])) for n in stage.train]
-    return len(set(shown)) < len(shown)
+    often = {each for each, count in Counter(shown).items() if count > 1}
+    return torch.tensor([(int(stage.captions.concepts[n]), int(stage.styles[n])) in often for n in numbers])
 
 
-def _distance(stage: GanStage, codes: Tensor) -> float:
-    """MMD^2 by KID's kernel (Bińkowski et al. 2018) between real pictures and what G makes for their captions, each
-    with its caption and style beside it. No picture is compared with what was made for its own caption: that is
-    nearer to it than another real one is."""
-    numbers = _spread(stage.train)
-    reals, _ = stage._pictures(numbers, torch.Generator().manual_seed(0))
-    made = stage.sample(numbers, codes[: len(numbers)]).float()
+def _distance(stage: GanStage, numbers: list[int], reals: Tensor, made: Tensor) -> float:
+    """MMD^2 by KID's kernel (Bińkowski et al. 2018) between real pictures and those made for their captions, each
+    with its caption and style beside it. No picture is compared with one of its own concept, where there are others:
+    what was made for its caption is nearer to it than another real one is."""
     styles = F.one_hot(stage.styles[numbers], stage.shape.styles).float()
     said = torch.cat([stage.captions.name_vectors(numbers), styles], dim=1).to(stage.device)
     said = said * (reals[0].numel() / 2) ** 0.5  # weighs as much as the picture, whose numbers have deviation 1
     one, other = (torch.cat([each.flatten(1), said], dim=1).double() for each in (reals, made))
+    concepts = stage.captions.concepts[numbers].to(stage.device)
+    kept = concepts[:, None] != concepts[None]
+    if not kept.any():  # all show the same
+        kept = ~torch.eye(len(numbers), dtype=torch.bool, device=stage.device)
+    if len(numbers) < 2:
+        return 0.0
 
     def likeness(left: Tensor, right: Tensor) -> Tensor:
-        kernel = (left @ right.T / left.shape[1] + 1) ** 3
-        return (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
+        return ((left @ right.T / left.shape[1] + 1) ** 3)[kept].mean()
 
     return float(likeness(one, one) + likeness(other, other) - 2 * likeness(one, other))
 

@@ -97,8 +97,8 @@ class Training:
         self.started = time.monotonic()
         if options is None:
             options, self.plan = _kept(run)
-        elif (run / _RUN).exists():
-            raise UserError(f"There is a run in {run} already; go on with it by --resume, or name another --out.")
+        else:
+            check_new(run)
         self.options = options
         if options.batch % self.ranks:
             raise UserError(f"The batch of {options.batch} cannot be shared by {self.ranks} processes.")
@@ -212,7 +212,7 @@ class Training:
     ) -> None:
         """Run a stage to its planned end, from the step of `state`."""
         batch, step = stage.batch, int(state.get("step", 0))
-        rollbacks, best = int(state.get("rollbacks", 0)), float(state.get("best", -math.inf))
+        rollbacks, best = int(state.get("rollbacks", 0)), float(state.get("best_score", -math.inf))
         options = stage.options
         saved = time.monotonic() - (_CHECKPOINT - _FIRST_CHECKPOINT)
         began, begun_at = time.monotonic(), step
@@ -222,7 +222,7 @@ class Training:
         while (total := self._planned(stage, step - begun_at, time.monotonic() - began)) is None or step < total:
             stats = stage.step(step, 0.0 if total is None else step / total)
             step += 1
-            held = {"rollbacks": rollbacks, "best": best}
+            held = {"rollbacks": rollbacks, "best_score": best}
             broken = ""
             due = time.monotonic() - saved > _CHECKPOINT
             if self.ranks > 1:  # all must save and look at the same steps
@@ -242,11 +242,11 @@ class Training:
                 if parallel.agree(float(bool(broken))) and not broken:
                     broken = "The first process saw the training fail"
                 if last is not None and not broken and isinstance(stage, GanStage) and last.score >= best:
-                    best = held["best"] = last.score
+                    best = held["best_score"] = last.score
                     checkpoint.write(self.run / "best", stage.tensors() | beside, {"step": step, **last.figures})
             if broken:
                 rollbacks += 1
-                step = self._roll_back(stage, broken, beside, {"rollbacks": rollbacks, "best": best})
+                step = self._roll_back(stage, broken, beside, {"rollbacks": rollbacks, "best_score": best})
                 begun_at, began, saved = step, time.monotonic(), time.monotonic()
                 journal.rewind(stage.name, step)
                 self._soften(stage, options, rollbacks)
@@ -256,7 +256,7 @@ class Training:
             if stopping:  # saved, whether it went on or back
                 command = "retrain" if options.base else "train"
                 raise Stopped(f"Stopped and saved; go on with `chatbot {command} aigc --out {self.run} --resume`.")
-        self._save(stage.name, step, stage.tensors() | beside, {"rollbacks": rollbacks, "best": best})
+        self._save(stage.name, step, stage.tensors() | beside, {"rollbacks": rollbacks, "best_score": best})
 
     def _planned(self, stage: AutoencoderStage | GanStage, steps: int, seconds: float) -> int | None:
         """How many steps the stage takes; None while it is being calibrated. Stored once it is known."""
@@ -362,6 +362,12 @@ class Training:
         journal.close()
         parallel.wait()
         return Outcome(folder, figures, data.fingerprint)
+
+
+def check_new(run: Path) -> None:
+    """Raises UserError where there is a run in a folder."""
+    if (run / _RUN).exists():
+        raise UserError(f"There is a run in {run} already; go on with it by --resume, or name another --out.")
 
 
 def options_of(run: Path) -> Options:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,12 +97,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not take the cores of other programs
+    if arguments.resume:
+        _check_resumed(arguments)
     if arguments.dry_run:
         return _dry_run(arguments)
     if arguments.out is None:
         raise UserError("Say where the run shall stand: --out RUN.")
-    if arguments.resume:
-        _check_resumed(arguments)
     options = None if arguments.resume else _options(arguments)
     outcome, first = train(arguments.out, options)
     if first:
@@ -113,8 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check_resumed(arguments: argparse.Namespace) -> None:
     """Raises UserError where something is asked of a run that goes on as it began."""
-    for name in ("data", "preset", *OPTIONS):
-        if getattr(arguments, name) is not None:
+    for name in ("dry_run", "data", "preset", *OPTIONS):
+        if getattr(arguments, name) not in (None, False) or (name == "memory" and arguments.memory is False):
             flag = f"--{name.replace('_', '-')}".replace("--memory", "--no-memory")
             raise UserError(f"A run that is resumed goes on as it began; leave {flag} out.")
 
@@ -122,6 +123,7 @@ def _check_resumed(arguments: argparse.Namespace) -> None:
 def _options(arguments: argparse.Namespace) -> Options:
     from chatbot.aigc import emoji
     from chatbot.aigc.options import from_preset
+    from chatbot.aigc.train import check_new
 
     for name in ("minutes", "kimg", "gamma", "rate", "batch", "lambda_d", "lambda_g", "teacher_weight"):
         value = getattr(arguments, name)
@@ -132,11 +134,14 @@ def _options(arguments: argparse.Namespace) -> Options:
     if arguments.minutes is None and arguments.kimg is None:
         arguments.minutes = 60.0
     preset = arguments.preset or ("gpu-64" if _has_gpu() else "cpu-64")
-    given = {name: getattr(arguments, name) for name in OPTIONS}
-    if arguments.data is None:
+    options = from_preset(preset, data="", **{name: getattr(arguments, name) for name in OPTIONS})
+    if arguments.out is not None:
+        check_new(arguments.out.expanduser())
+    data: Path | None = arguments.data
+    if data is None:  # fetched when nothing else can be wrong
         with ProgressPrinter() as progress:
-            arguments.data = emoji.kept(progress.tell)
-    return from_preset(preset, data=str(arguments.data.expanduser().resolve()), **given)
+            data = emoji.kept(progress.tell)
+    return replace(options, data=str(data.expanduser().resolve()))
 
 
 def _has_gpu() -> bool:

@@ -170,8 +170,8 @@ class HfModel:
 
     def prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
         """Token ids of the prompt that `messages` make."""
-        key = tuple(messages)
-        if self._counted[0] != key:  # what was counted last is mostly what is sent next
+        counted, key = self._counted, tuple(messages)
+        if counted[0] != key:  # what was counted last is mostly what is sent next
             try:
                 ids = build_prompt(messages, self._frames, self._render, self._tokenize).ids
             except Exception:  # a template refuses in whatever way its author chose
@@ -179,8 +179,8 @@ class HfModel:
                     raise
                 rest = without_system(messages)
                 ids = build_prompt(rest, self._frames, self._render, self._tokenize).ids
-            self._counted = key, ids
-        return self._counted[1]
+            counted = self._counted = key, ids
+        return counted[1]
 
     @torch.inference_mode()
     def reply(self, messages: Sequence[ChatMessage], options: GenerationOptions) -> Iterator[str | Completion]:

@@ -6,6 +6,7 @@ control tokens, the messages without: "<|im_end|>" typed by a person stays text.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +47,7 @@ Frame = tuple[str | int, ...]
 
 class Frames:
     """Frames by the roles of their messages, which alone decide them: each is rendered once, and once more on another
-    day, since templates may say which it is."""
+    day, since templates may say which it is (one that says the hour says that of the first time)."""
 
     MOST = 256
 
@@ -64,17 +65,12 @@ class Frames:
 
 
 def _frame(roles: Sequence[str], render: Render) -> Frame:
-    marks = [f"\ue000{secrets.token_hex(8)}\ue001" for _ in roles]
-    rest = render([{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)])
-    frame: list[str | int] = []
-    for number, mark in enumerate(marks):
-        before, found, after = rest.partition(mark)
-        if found:  # a template may leave a message out: it has no system role, say
-            if before or not frame:
-                frame.append(before)
-            frame.append(number)
-            rest = after
-    return (*frame, rest) if rest else tuple(frame)
+    secret = secrets.token_hex(8)
+    marked = [{"role": role, "content": f"\ue000{secret}:{number}\ue001"} for number, role in enumerate(roles)]
+    # In the order of the template, which may move messages (the system prompt to the last one) or leave some out.
+    first, *rest = re.split(f"\ue000{secret}:(\\d+)\ue001", render(marked))
+    parts = ((int(number), text) for number, text in zip(rest[::2], rest[1::2], strict=True))
+    return (first, *(part for pair in parts for part in pair if part != ""))
 
 
 def build_prompt(messages: Sequence[ChatMessage], frames: Frames, render: Render, tokenize: Tokenize) -> Prompt:
@@ -92,7 +88,8 @@ def build_prompt(messages: Sequence[ChatMessage], frames: Frames, render: Render
         if isinstance(part, str):
             ids += tokenize(part, True, place == 0)
         else:
-            last = len(ids)
+            if part == len(messages) - 1:
+                last = len(ids)
             if messages[part].content:
                 ids += tokenize(messages[part].content, False, False)
     return Prompt(ids, last)

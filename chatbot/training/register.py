@@ -51,7 +51,7 @@ async def register(
     try:
         checksum = await asyncio.to_thread(sha256_of, model / checksum_of)
         for one in taken:
-            if one.checksum == checksum:
+            if one.checksum == checksum and Path(one.folder, checksum_of).exists():
                 return one
         await asyncio.to_thread(shutil.copytree, model, folder, dirs_exist_ok=True)
     except OSError as error:

@@ -103,8 +103,11 @@ async def test_where_several_things_are_meant_the_seed_chooses_and_where_one_is_
     _, [read] = await made(generator, "a fruit", count=16, seed=1)
     assert read.startswith("Read as: ")
     assert len(set(read.removeprefix("Read as: ").split(", ")) & {"pear", "peach", "watermelon"}) >= 2
-    _, notices = await made(generator, "a red heart", count=16, seed=1)
-    assert not notices
+    for named in ("a red heart", "keycap: 4", "the up arrow", "pen"):
+        _, notices = await made(generator, named, count=16, seed=1)
+        assert not notices
+    _, [read] = await made(generator, "an apple", count=16, seed=1)
+    assert set(read.removeprefix("Read as: ").split(", ")) <= {"red apple", "green apple", "pineapple", "pear"}
     first, _ = await made(generator, "a fruit", count=4, seed=1)
     again, _ = await made(generator, "a fruit", seed=3)
     assert [first[2].png] == [one.png for one in again]

@@ -98,24 +98,24 @@ def test_what_was_made_need_not_be_found_better_than_what_is_real() -> None:
 
 
 def test_a_caption_that_was_dropped_is_neither_contrasted_nor_taken_for_another() -> None:
-    here, chosen = stage(), list(range(16))
-    found = None
-    for number in range(100):
-        conditions = here._conditions(chosen, torch.Generator().manual_seed(number))
-        if not conditions.said.all():
-            found = conditions
-            break
-    assert found is not None
+    here, chosen = stage(), list(range(0, 16, 2)) * 2  # each concept twice, and none after itself
+    drawn = (here._conditions(chosen, torch.Generator().manual_seed(number)) for number in range(1000))
+    found = next(one for one in drawn if not one.said[9:].all())
     dropped = ~found.said
+    assert dropped[8:].any()
     assert not found.differs[dropped].any()
     assert not found.differs[dropped.roll(1)].any()  # theirs is the caption of the one before
-    seen = F.normalize(torch.randn(16, 256), dim=1)
+    assert found.differs.sum() == 16 - (dropped | dropped.roll(1)).sum()
+    seen = here.a_g.embed_caption(found.text).detach().clone()  # found as well as can be, better than what is made
     made = torch.randn(8, 16, 4, 4)
     before = here._contrasts(seen, made, found)
     seen[dropped] = F.normalize(torch.randn(int(dropped.sum()), 256), dim=1)
     made[dropped[8:]] += 1
     after = here._contrasts(seen, made, found)
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert before[1] > 0
+    made[found.said[8:]] += 1
+    assert here._contrasts(seen, made, found)[1] != after[1]
 
 
 def test_pairs_of_one_concept_are_no_mismatch() -> None:
@@ -181,7 +181,7 @@ def test_g_is_measured_by_the_d_of_now_against_reals_that_are_jolted_as_its_own(
 
 
 def test_a_plain_gan_has_no_memory_where_none_is_wanted() -> None:
-    here = stage(memory=False, lambda_d=0.0, lambda_g=0.0)
+    here = stage(memory=False, lambda_d=0.0, lambda_g=0.0, conditioning="text")
     assert here.g.memory is None
     assert all(math.isfinite(float(value)) for value in here.step(0, 0.0).values())
 
@@ -193,5 +193,13 @@ def test_a_caption_with_one_drawing_in_a_style_may_give_the_same_picture_every_t
     here = stage()
     monkeypatch.setattr(here, "sample", lambda numbers, codes: here._pictures(numbers, torch.Generator())[0])
     assert not snapshot._look(here, 1).broken
-    here.styles[:] = 0  # now each concept has two drawings in one style
+    here.styles[1] = 0  # now one concept has two drawings in one style
     assert "same picture every time" in snapshot._look(here, 1).broken
+
+
+def test_a_picture_without_a_caption_is_shown_as_such() -> None:
+    here = stage()
+    here.captions.vectors[0] = 0
+    drawn = here.captions.draw(list(range(16)), torch.Generator().manual_seed(0))
+    assert not drawn[:2].any()
+    assert torch.allclose(drawn[2:].norm(dim=1), torch.ones(14))

@@ -72,6 +72,20 @@ def test_frames_have_a_bound() -> None:
     assert len(frames._known) <= Frames.MOST
 
 
+def test_a_template_that_moves_the_system_prompt_to_the_last_message_loses_nothing() -> None:
+    def moves(messages: list[dict[str, str]]) -> str:
+        system, *rest = (one["content"] for one in messages)
+        first, reply, last = rest
+        return f"<s>{first}<r>{reply}<s>{system}|{last}<r>"
+
+    said = [SYSTEM, ChatMessage("user", "one"), ChatMessage("assistant", "two"), ChatMessage("user", "three")]
+    made = build_prompt(said, Frames(), moves, ids)
+    texts = (("<s>", True), ("one", False), ("<r>", True), ("two", False), ("<s>", True), ("Be brief.", False))
+    texts += (("|", True), ("three", False), ("<r>", True))
+    assert made.ids == [one for place, (text, control) in enumerate(texts) for one in ids(text, control, place == 0)]
+    assert made.ids[made.last :] == ids("three", False, False) + ids("<r>", True, False)
+
+
 def test_what_a_template_refuses_is_refused_each_time_and_what_it_leaves_out_is_left_out() -> None:
     def refuses(messages: list[dict[str, str]]) -> str:
         raise ValueError("no system role")
