@@ -23,6 +23,7 @@ async def register(
     run: str,
     more: Mapping[str, Any] | None = None,
     parent: str | None = None,
+    again: bool = True,
 ) -> Version:
     """Copy the model into `home`, and register it with how it was trained, and `more` settings.
 
@@ -40,4 +41,5 @@ async def register(
         figures=outcome.figures,
         fingerprint=outcome.fingerprint,
         parent=parent,
+        again=again,
     )

@@ -193,7 +193,8 @@ async def _register(outcome: Outcome, run: Path) -> Version:
 
     settings = Settings.load()
     async with open_store(settings) as store:
-        return await register(store.registry, settings.home, outcome, run.resolve().name)
+        # A run that had ended is gone on with: nothing is new.
+        return await register(store.registry, settings.home, outcome, run.resolve().name, again=False)
 
 
 def _dry_run(arguments: argparse.Namespace) -> int:

@@ -29,15 +29,16 @@ async def register(
     figures: Mapping[str, Any],
     fingerprint: str,
     parent: str | None = None,
+    again: bool = True,
 ) -> Version:
-    """Copy the folder `model` into `home`, and register it, named for its run, with the next free number; what is
-    registered already, of a run that had ended before, stays as it is.
+    """Copy the folder `model` into `home`, and register it, named for its run, with the next free number.
 
     Args:
         checksum_of: the file of the model whose SHA-256 stands for it.
         settings: what an engine needs to load it, and how it was trained.
         fingerprint: of the data.
         parent: the version it was trained from.
+        again: whether the same weights make another version; else the one there is is given.
 
     Raises:
         UserError: it cannot be copied; it stays where it is.
@@ -51,7 +52,7 @@ async def register(
     try:
         checksum = await asyncio.to_thread(sha256_of, model / checksum_of)
         for one in taken:
-            if one.checksum == checksum and Path(one.folder, checksum_of).exists():
+            if not again and one.checksum == checksum and Path(one.folder, checksum_of).exists():
                 return one
         await asyncio.to_thread(shutil.copytree, model, folder, dirs_exist_ok=True)
     except OSError as error:

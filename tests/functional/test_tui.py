@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import TypeVar, cast
 
 import pytest
 from textual import events
+from textual.css.query import NoMatches
 from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import Markdown, Static
@@ -136,10 +137,13 @@ class Driven:
     def marks(self) -> list[str]:
         return [str(part.render()) for part in self._parts(ReplyView, Static, ".mark")]
 
-    def _parts(self, views: type[MessageView], part: type[Part], within: str = "*") -> list[Part]:
-        """The first such part of each view; one that is not laid out yet, or goes just now, shows nothing."""
-        found = [view.query(part).filter(within) for view in self.app.chat.query(views)]
-        return [parts.first() for parts in found if parts]
+    def _parts(self, views: type[MessageView], part: type[Part], selector: str = "") -> list[Part]:
+        """The nearest such part of each view; one that is not laid out yet, or goes just now, shows nothing."""
+        found = []
+        for view in self.app.chat.query(views):
+            with suppress(NoMatches):
+                found.append(view.query_one(selector or part.__name__, part))
+        return found
 
     def notices(self) -> list[str]:
         return [str(view.render()) for view in self.app.chat.query(NoticeView)]
