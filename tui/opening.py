@@ -133,7 +133,8 @@ class Opening:
             await self._place(window, started.reply if acted else None, "end")
             return
         for message in await conversations.path(started.reply, 2):
-            view = view_of(message)
+            # What came of the reply may be stored by now; it is shown from here, from its beginning.
+            view = view_of(replace(message, text="") if message.id == live.reply else message)
             await transcript.add(view)
             if isinstance(view, ReplyView):
                 live.show_in(view)

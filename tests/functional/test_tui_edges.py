@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from chatbot.commands import COMMANDS
 from chatbot.events import Finished, Usage
 from chatbot.settings import Settings
 from chatbot.store import open_store
-from storage.records import Conversation
+from storage.conversations import Conversations
+from storage.records import Conversation, Message
 from tests.functional.test_tui import Driven, a_long_conversation, driven
 from tui.dialogs import DeleteDialog
 from tui.message import ReplyView
@@ -42,6 +44,23 @@ async def test_two_messages_sent_in_a_row_make_one_conversation(driven: Driven) 
         await driven.until(lambda: "You said: one" in driven.replies())
         await driven.pilot.pause(0.3)
         assert driven.sidebar.option_count == 1
+
+
+async def test_what_of_a_reply_is_stored_before_it_is_shown_is_shown_once(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Conversations.path
+
+    async def late(*asked: Any, **named: Any) -> list[Message]:
+        """As a machine under load reads it: the first words of the reply are stored by then."""
+        found = await path(*asked, **named)
+        return [replace(one, text="You said") if one.status == "streaming" else one for one in found]
+
+    async with driven.run():
+        monkeypatch.setattr(Conversations, "path", late)
+        await driven.say("one")
+        await driven.until(lambda: driven.status == "ready" and driven.replies() not in ([], [""]))
+        assert driven.replies() == ["You said: one"]
 
 
 async def test_a_large_paste_is_removed_as_one(driven: Driven) -> None:
