@@ -44,7 +44,7 @@ def _end_with_the_parent() -> None:
 def _download(repo: str, name: str, revision: str, place: Path, known: dict[str, Any]) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it is there, and not exported
 
     if place.is_file() and place.stat().st_size == known["size"]:
         return

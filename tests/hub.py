@@ -115,7 +115,7 @@ def emulated(repos: dict[str, Path]) -> Iterator[Hub]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.handle_error = lambda *arguments: None  # type: ignore[method-assign]
+    server.handle_error = lambda *arguments: None  # type: ignore[method-assign]  # it says nothing
     hub.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

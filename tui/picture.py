@@ -100,4 +100,4 @@ def _unasked() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.__stdout__ = real  # type: ignore[misc]
+        sys.__stdout__ = real  # type: ignore[misc]  # it is no constant for us

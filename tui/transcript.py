@@ -155,7 +155,7 @@ class Transcript(VerticalScroll, can_focus=True):
     def _read_on(self, mount: Callable[[], object]) -> None:
         async def guarded() -> None:
             try:
-                await mount()  # type: ignore[misc]
+                await mount()  # type: ignore[misc]  # it does await
             except (UserError, StorageError) as error:
                 self.notify(str(error), severity="error", markup=False)
 

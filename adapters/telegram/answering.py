@@ -175,7 +175,7 @@ class Answering:
             again=entry.attempts > 0,
             reply=entry.reply_id or "",
             stopped=entry.stopped,
-            **{"text": "", **said},  # type: ignore[arg-type]
+            **{"text": "", **said},  # type: ignore[arg-type]  # its fields, by name
         )
 
     async def _person(self, number: str, name: str = "") -> Person:

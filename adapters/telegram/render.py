@@ -99,7 +99,7 @@ def is_transparent(path: Path) -> bool:
 
     with Image.open(path) as image:
         low, _ = image.convert("RGBA").getchannel("A").getextrema()
-        return int(low) < 255  # type: ignore[arg-type]
+        return int(low) < 255  # type: ignore[arg-type]  # of one band, a number
 
 
 def sticker(path: Path) -> bytes:

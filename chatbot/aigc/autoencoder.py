@@ -67,7 +67,7 @@ class AutoencoderStage:
             rebuilt = self.net.decoder(latents + NOISE * spread * noise)
         error = losses.picture_error(rebuilt.float(), pictures)
         self.optimizer.zero_grad(set_to_none=True)
-        error.backward()  # type: ignore[no-untyped-call]
+        error.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         parallel.average_gradients([one for one in self.net.parameters() if one.requires_grad])
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()

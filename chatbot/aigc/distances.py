@@ -26,7 +26,7 @@ def kid(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(found["kernel_inception_distance_mean"])
 
 
-def distances(real: NDArray[np.float64], made: NDArray[np.float64], label: str) -> dict[str, float]:
+def kid_and_fid(real: NDArray[np.float64], made: NDArray[np.float64], label: str) -> dict[str, float]:
     """KID and FID between half of the real pictures and what was made for the captions of the other half, and their
     floors, between both halves. As many pictures each, since FID falls with their number, and no real one with
     what was made for its own caption and style, which is nearer to it than another real one is.

@@ -108,7 +108,7 @@ class Measurement:
         figures: dict[str, Any] = {"pictures": len(train)}
         made = self.made(train)
         real_features, made_features = self.features(self.images(train)), self.features(made)
-        figures |= distances.distances(real_features, made_features, "like (judge)")
+        figures |= distances.kid_and_fid(real_features, made_features, "like (judge)")
         figures |= self._inception(self.images(train), made)
         figures |= distances.coverage(real_features, made_features)
         figures |= self._copies(made_features)
@@ -210,8 +210,7 @@ class Measurement:
 
     def _understood(self, number: int, seed: int) -> Tensor:
         """The vector that the name of a real picture is read as."""
-        concept, known = self.real.items[number].concept, self.model.concepts
-        named = known.index(concept) if concept in known else None
+        named = self.model.named(self.real.items[number].concept)
         return self.model.understand(self.read.name_vectors([number])[0], seed, named).vector
 
     def _style(self, number: int) -> int:
@@ -268,7 +267,7 @@ class Measurement:
         for images in (real, made):
             batch = ((judge.as_seen(images) + 1) * 127.5).round().clamp(0, 255).byte()
             features.append(torch.cat([extractor(part)[0] for part in torch.split(batch, 50)]).double().numpy())
-        return distances.distances(features[0], features[1], "(Inception)")
+        return distances.kid_and_fid(features[0], features[1], "(Inception)")
 
 
 def _mean_apart(groups: Sequence[NDArray[np.float64]]) -> float:

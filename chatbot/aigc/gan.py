@@ -307,14 +307,14 @@ class GanStage:
         same = concepts[:, None] == concepts[None]
         said = text.any(1)
         differs = said & said.roll(1) & ~same.roll(1, 0).diagonal()
-        both = (text, style, said, same, text.roll(1, 0), differs.float())
-        return _Conditions(*(each.to(self.device) for each in both))
+        parts = (text, style, said, same, text.roll(1, 0), differs.float())
+        return _Conditions(*(each.to(self.device) for each in parts))
 
     def _update(self, side: str, loss: Tensor, *, held: bool = False) -> None:
         """A step of the optimizer; `held`: of A_G, but not of G."""
         optimizer = self.optimizers[side]
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         parameters = self.d_side if side == "d" else [*self.a_g.parameters()] if held else self.g_side
         if held:
             self.g.zero_grad(set_to_none=True)
@@ -332,7 +332,8 @@ class GanStage:
     def sample(self, numbers: list[int], codes: Tensor) -> Tensor:
         """What the averaged G makes for the names and styles of pictures, in its space (n, depth, size, size)."""
         text = self.captions.name_vectors(numbers).to(self.device)
-        return self.ema(codes.to(self.device), text, self.styles[numbers].to(self.device))  # type: ignore[no-any-return]
+        out: Tensor = self.ema(codes.to(self.device), text, self.styles[numbers].to(self.device))
+        return out
 
     def tensors(self) -> dict[str, Tensor]:
         held = {

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from chatbot import __version__
 from chatbot.aigc import chinese
-from chatbot.aigc.model import UNKNOWN, PictureModel
+from chatbot.aigc.model import UNKNOWN, PictureModel, words
 from chatbot.aigc.text import TextEncoder
 from chatbot.engines.base import Picture
 from chatbot.errors import ModelError
@@ -44,7 +44,6 @@ class Imagination:
             torch.set_num_threads(threads)
         self.name = name
         self.model = PictureModel(model)
-        self._named = {_words(concept): number for number, concept in enumerate(self.model.concepts)}
         self.styles = self.model.styles if any(self.model.styles) else []
         try:
             self._encoder = TextEncoder(encoder) if self.model.conditioning == "text" else None
@@ -85,7 +84,7 @@ class Imagination:
             return vector.expand(len(seeds), -1), notices
         english = (chinese.to_english(prompt) or "") if chinese.has_han(prompt) else prompt
         vector = self._encoder.embed([english])[0]
-        named = self._named.get(_words(english))
+        named = self.model.named(english)
         understood = [self.model.understand(vector, seed, named) for seed in seeds]
         taken = list(dict.fromkeys(one.taken_for for one in understood))
         notices = []
@@ -124,11 +123,7 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join(f"“{name}”" for name in names)
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in re.findall(r"\w+|[#*]", text.lower()) if word not in ("a", "an", "the"))
-
-
 def _said(name: str, prompt: str) -> bool:
     """Whether all words of a name are in a prompt, whatever else is."""
-    said = {word.removesuffix("s") for word in _words(prompt)}
-    return all(word.removesuffix("s") in said for word in _words(name))
+    said = {word.removesuffix("s") for word in words(prompt)}
+    return all(word.removesuffix("s") in said for word in words(name))

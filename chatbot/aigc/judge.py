@@ -101,7 +101,7 @@ def train(
         concepts = read.concepts[chosen]
         loss = losses.contrast(judge(pictures), said, concepts[:, None] == concepts[None], judge.temperature)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
         schedule.step()
         if step % 10 == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,6 +73,7 @@ class PictureModel:
                 self._decoder = Decoder(self.shape).eval().requires_grad_(False)
                 self._decoder.load_state_dict(_part(tensors, "decoder/"))
                 self._mean, self._deviation = tensors["mean"].float(), tensors["deviation"].float()
+            self._by_name = {words(concept): number for number, concept in enumerate(self.concepts)}
             memory = self._generator.memory
             self.known = F.normalize(memory.keys, dim=1) if memory is not None else torch.zeros(0, 0)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -97,7 +99,8 @@ class PictureModel:
         """What G makes, as pictures (N, C, R, R)."""
         if self._decoder is None:
             return made
-        return self._decoder(made * self._deviation + self._mean)  # type: ignore[no-any-return]
+        out: Tensor = self._decoder(made * self._deviation + self._mean)
+        return out
 
     def understand(self, vector: Tensor, seed: int, named: int | None = None) -> Understood:
         """Read a prompt's vector (text,): said in other words than the captions', it lies far from all of them, and
@@ -112,9 +115,18 @@ class PictureModel:
         drawn = F.normalize(vector + PULL * self.known[chosen], dim=0)
         return Understood(drawn, self.concepts[chosen], float(likeness.max()))
 
+    def named(self, text: str) -> int | None:
+        """The number of the thing that a text is the name of, articles aside."""
+        return self._by_name.get(words(text)) if text else None
+
     def style_of(self, seed: int) -> int:
         """The style that a seed draws where none is asked for."""
         return int(torch.randint(len(self.styles), (1,), generator=_source(seed + 1)).item()) if self.styles else 0
+
+
+def words(text: str) -> tuple[str, ...]:
+    """By which names are told apart: no case, no articles."""
+    return tuple(word for word in re.findall(r"\w+|[#*]", text.lower()) if word not in ("a", "an", "the"))
 
 
 def export(

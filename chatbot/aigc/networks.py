@@ -72,7 +72,8 @@ class Residual(nn.Module):
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.silu(self.first(F.silu(x))))  # type: ignore[no-any-return]
+        out: Tensor = x + self.second(F.silu(self.first(F.silu(x))))
+        return out
 
 
 class Encoder(nn.Module):
@@ -89,7 +90,8 @@ class Encoder(nn.Module):
         self.body = nn.Sequential(*layers, nn.SiLU(), _conv(inside, LATENT_CHANNELS, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)  # type: ignore[no-any-return]
+        out: Tensor = self.body(x)
+        return out
 
 
 class Decoder(nn.Module):
@@ -105,7 +107,8 @@ class Decoder(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)  # type: ignore[no-any-return]
+        out: Tensor = self.body(x)
+        return out
 
 
 class Autoencoder(nn.Module):
@@ -126,10 +129,12 @@ class Autoencoder(nn.Module):
         self.register_buffer("deviation", torch.ones(1, LATENT_CHANNELS, 1, 1))
 
     def encode(self, pictures: Tensor) -> Tensor:
-        return (self.encoder(pictures) - self.mean) / self.deviation  # type: ignore[no-any-return]
+        out: Tensor = (self.encoder(pictures) - self.mean) / self.deviation
+        return out
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.decoder(latents * self.deviation + self.mean)  # type: ignore[no-any-return]
+        out: Tensor = self.decoder(latents * self.deviation + self.mean)
+        return out
 
 
 class _Dense(nn.Module):
@@ -143,7 +148,8 @@ class _Dense(nn.Module):
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.silu(self.first(self.norm(x))))  # type: ignore[no-any-return]
+        out: Tensor = x + self.second(F.silu(self.first(self.norm(x))))
+        return out
 
 
 class _Modulated(nn.Module):
@@ -158,7 +164,8 @@ class _Modulated(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         scale, shift = self.style(w)[:, :, None, None].chunk(2, dim=1)
-        return x + self.second(F.silu(self.first(F.silu(x)) * (1 + scale) + shift))  # type: ignore[no-any-return]
+        out: Tensor = x + self.second(F.silu(self.first(F.silu(x)) * (1 + scale) + shift))
+        return out
 
 
 class Condition(nn.Module):
@@ -252,9 +259,10 @@ class Generator(nn.Module):
         for scale, blocks in enumerate(self.blocks):
             if scale:
                 x = self.ups[scale - 1](x)
-            for block in blocks:  # type: ignore[attr-defined]
+            for block in blocks:  # type: ignore[attr-defined]  # it holds lists of modules
                 x = block(x, w)
-        return self.out(F.silu(x)) + draft  # type: ignore[no-any-return]
+        out: Tensor = self.out(F.silu(x)) + draft
+        return out
 
     @torch.no_grad()
     def remember(self, keys: Tensor, drawings: Tensor, concepts: Tensor, styles: Tensor) -> None:
@@ -301,7 +309,8 @@ class Trunk(nn.Module):
         self.last = last
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)  # type: ignore[no-any-return]
+        out: Tensor = self.body(x)
+        return out
 
 
 class Discriminator(nn.Module):
@@ -317,12 +326,14 @@ class Discriminator(nn.Module):
         self.project = nn.Sequential(nn.Linear(self.condition.length, 384), nn.SiLU(), nn.Linear(384, 384))
 
     def features(self, x: Tensor) -> Tensor:
-        return self.trunk(x)  # type: ignore[no-any-return]
+        out: Tensor = self.trunk(x)
+        return out
 
     def judge(self, features: Tensor, text: Tensor, style: Tensor) -> Tensor:
         pooled = F.silu(self.pool(features.flatten(1)))
         along = (pooled * self.project(self.condition(text, style))).sum(1) / math.sqrt(pooled.shape[1])
-        return self.free(pooled).squeeze(1) + along  # type: ignore[no-any-return]
+        out: Tensor = self.free(pooled).squeeze(1) + along
+        return out
 
     def forward(self, x: Tensor, text: Tensor, style: Tensor) -> Tensor:
         return self.judge(self.features(x), text, style)
@@ -342,7 +353,8 @@ class FeatureDecoder(nn.Module):
         self.body = nn.Sequential(*layers, _conv(channels, shape.depth))
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.body(features)  # type: ignore[no-any-return]
+        out: Tensor = self.body(features)
+        return out
 
 
 class PictureEncoder(nn.Module):

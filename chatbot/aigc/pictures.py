@@ -78,7 +78,7 @@ def jolt(reals: Tensor, fakes: Tensor, generator: torch.Generator) -> tuple[Tens
     theta[:, :, 2] = shifts
     grid = F.affine_grid(theta, [n, depth, size, size], align_corners=False).to(reals.device)
     if depth > 4:
-        return tuple(F.grid_sample(x, grid, mode="nearest", align_corners=False) for x in (reals, fakes))  # type: ignore[return-value]
+        return tuple(F.grid_sample(x, grid, mode="nearest", align_corners=False) for x in (reals, fakes))  # type: ignore[return-value]  # as long as what went in
     light = (torch.rand(n, 1, 1, 1, generator=generator) * 0.4 - 0.2).to(reals.device)
     force = (torch.rand(n, 1, 1, 1, generator=generator) * 0.5 + 0.75).to(reals.device)
 

@@ -41,7 +41,8 @@ class Head(nn.Module):
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         pooled = F.silu(self.pool(self.body(features).flatten(1)))
         along = (pooled * self.project(condition)).sum(1) / math.sqrt(pooled.shape[1])
-        return self.free(pooled).squeeze(1) + along  # type: ignore[no-any-return]
+        out: Tensor = self.free(pooled).squeeze(1) + along
+        return out
 
 
 class Heads(nn.Module):

@@ -21,7 +21,7 @@ class TextEncoder:
         from transformers import BertModel
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped there
         self._tokenizer = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
         self._tokenizer.enable_truncation(_LONGEST)
         self._tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")

@@ -6,9 +6,7 @@ tensorboard/, and at the end model/, atlas/ and report.html.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from chatbot import __version__
-from chatbot.aigc import atlas, dataset, model
+from chatbot.aigc import atlas, dataset, model, run_file
 from chatbot.aigc import captions as captions_of
 from chatbot.aigc.autoencoder import AutoencoderStage, encode_all, save_latents
 from chatbot.aigc.captions import Captions
@@ -46,7 +43,6 @@ _FIRST_CHECKPOINT, _CHECKPOINT = 20.0, 50.0  # seconds
 _CALIBRATION = 8.0  # seconds
 _SNAPSHOTS = 20  # in each stage
 _MOST_ROLLBACKS = 3
-_RUN = "run.json"
 
 
 class Stopped(UserError):
@@ -93,12 +89,12 @@ class Training:
         self.encoder, self.stopping = encoder, stopping
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.plan: dict[str, int] = {}
-        self.spent = 0.0  # seconds of earlier sittings
+        self.spent = 0.0  # seconds before the run was stopped
         self.started = time.monotonic()
         if options is None:
-            options, self.plan = _kept(run)
+            options, self.plan = run_file.read(run)
         else:
-            check_new(run)
+            run_file.check_new(run)
         self.options = options
         if options.batch % self.ranks:
             raise UserError(f"The batch of {options.batch} cannot be shared by {self.ranks} processes.")
@@ -163,13 +159,8 @@ class Training:
         return None if newest < 0 else int(newest)
 
     def _write(self) -> None:
-        if self.rank:
-            return
-        held = {"options": self.options.as_json(), "plan": self.plan, "code_version": __version__}
-        self.run.mkdir(parents=True, exist_ok=True)
-        part = self.run / (_RUN + ".partial")
-        part.write_text(json.dumps(held, indent=1), encoding="utf-8")
-        os.replace(part, self.run / _RUN)
+        if self.rank == 0:
+            run_file.write(self.run, self.options, self.plan)
 
     def _data(self) -> Dataset:
         folder = self.run / "data"
@@ -362,26 +353,6 @@ class Training:
         journal.close()
         parallel.wait()
         return Outcome(folder, figures, data.fingerprint)
-
-
-def check_new(run: Path) -> None:
-    """Raises UserError where there is a run in a folder."""
-    if (run / _RUN).exists():
-        raise UserError(f"There is a run in {run} already; go on with it by --resume, or name another --out.")
-
-
-def options_of(run: Path) -> Options:
-    """The options of the run in a folder. Raises UserError where there is none."""
-    return _kept(run)[0]
-
-
-def _kept(run: Path) -> tuple[Options, dict[str, int]]:
-    """Options and plan of the run in a folder."""
-    try:
-        held = json.loads((run / _RUN).read_text(encoding="utf-8"))
-        return Options(**held["options"]), held["plan"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"There is no run to resume in {run}.") from None
 
 
 GAN = GanStage.name

@@ -23,7 +23,7 @@ async def register(
     run: str,
     more: Mapping[str, Any] | None = None,
     parent: str | None = None,
-    again: bool = True,
+    again: bool = False,
 ) -> Version:
     """Copy the model into `home`, and register it with how it was trained, and `more` settings.
 

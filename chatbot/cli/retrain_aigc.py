@@ -59,14 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
+    from chatbot.aigc import run_file
     from chatbot.aigc.encoder import encoder_folder
     from chatbot.aigc.jury import Jury
-    from chatbot.aigc.train import options_of
     from chatbot.retrain import aigc
 
     out = arguments.out or settings.home / "retrain" / f"aigc-{datetime.now():%Y%m%d-%H%M%S}"
     out = out.expanduser().resolve()
-    begun = options_of(out) if arguments.resume else None
+    begun = run_file.read(out)[0] if arguments.resume else None
     data = Path(begun.data) if begun is not None else arguments.data.expanduser().resolve()
     with ProgressPrinter() as progress:
         ground = with_store(settings, lambda store: aigc.survey(store, progress.tell))

@@ -114,16 +114,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check_resumed(arguments: argparse.Namespace) -> None:
     """Raises UserError where something is asked of a run that goes on as it began."""
-    for name in ("dry_run", "data", "preset", *OPTIONS):
-        if getattr(arguments, name) not in (None, False) or (name == "memory" and arguments.memory is False):
-            flag = f"--{name.replace('_', '-')}".replace("--memory", "--no-memory")
-            raise UserError(f"A run that is resumed goes on as it began; leave {flag} out.")
+    asked = [name for name in ("data", "preset", *OPTIONS) if getattr(arguments, name) is not None]
+    for name in asked + ["dry_run"] * arguments.dry_run:
+        flag = {"memory": "no-memory"}.get(name, name.replace("_", "-"))
+        raise UserError(f"A run that is resumed goes on as it began; leave --{flag} out.")
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    from chatbot.aigc import emoji
+    from chatbot.aigc import emoji, run_file
     from chatbot.aigc.options import from_preset
-    from chatbot.aigc.train import check_new
 
     for name in ("minutes", "kimg", "gamma", "rate", "batch", "lambda_d", "lambda_g", "teacher_weight"):
         value = getattr(arguments, name)
@@ -136,7 +135,7 @@ def _options(arguments: argparse.Namespace) -> Options:
     preset = arguments.preset or ("gpu-64" if _has_gpu() else "cpu-64")
     options = from_preset(preset, data="", **{name: getattr(arguments, name) for name in OPTIONS})
     if arguments.out is not None:
-        check_new(arguments.out.expanduser())
+        run_file.check_new(arguments.out.expanduser())
     data: Path | None = arguments.data
     if data is None:  # fetched when nothing else can be wrong
         with ProgressPrinter() as progress:
@@ -193,8 +192,7 @@ async def _register(outcome: Outcome, run: Path) -> Version:
 
     settings = Settings.load()
     async with open_store(settings) as store:
-        # A run that had ended is gone on with: nothing is new.
-        return await register(store.registry, settings.home, outcome, run.resolve().name, again=False)
+        return await register(store.registry, settings.home, outcome, run.resolve().name)
 
 
 def _dry_run(arguments: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -33,7 +33,7 @@ class Batching:
         pages = math.ceil(context_length / PAGE) + 1
         self._manager = model.init_continuous_batching(
             # The values here only have it make the processors; every request brings its own.
-            GenerationConfig(  # type: ignore[no-untyped-call]
+            GenerationConfig(  # type: ignore[no-untyped-call]  # untyped there
                 do_sample=True, temperature=0.5, top_p=0.5, top_k=1, eos_token_id=self._ends
             ),
             ContinuousBatchingConfig(
@@ -58,7 +58,7 @@ class Batching:
         """False once it has failed for good."""
         return bool(self._manager.is_running())
 
-    def tokens(self, ids: list[int], room: int, options: GenerationOptions) -> Iterator[int | None]:
+    def tokens(self, ids: list[int], room: int, options: GenerationOptions) -> Generator[int | None]:
         """Up to `room` tokens after the prompt `ids`; None wherever none has come yet.
 
         Raises:

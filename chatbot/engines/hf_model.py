@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,11 @@ PREFILL_CHUNK = 256
 REPEAT_LAST_N = 256
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # untyped there
     """Keys and values in buffers with room to grow: a new token is written beside the others, which stay."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)  # type: ignore[no-untyped-call]
+        super().__init__(*arguments, **keywords)  # type: ignore[no-untyped-call]  # untyped there
         self._length = 0
         self._room: tuple[torch.Tensor, torch.Tensor] | None = None
 
@@ -183,7 +183,7 @@ class HfModel:
         return counted[1]
 
     @torch.inference_mode()
-    def reply(self, messages: Sequence[ChatMessage], options: GenerationOptions) -> Iterator[str | Completion]:
+    def reply(self, messages: Sequence[ChatMessage], options: GenerationOptions) -> Generator[str | Completion]:
         """Generate the reply: pieces of text, an empty one wherever others may take their turn, one Completion.
 
         Closing the iterator stops it; what was read stays known for the next turn.
@@ -205,7 +205,9 @@ class HfModel:
         finally:
             memory.busy = False
 
-    def _tokens(self, memory: _Memory, ids: list[int], room: int, options: GenerationOptions) -> Iterator[int | None]:
+    def _tokens(
+        self, memory: _Memory, ids: list[int], room: int, options: GenerationOptions
+    ) -> Generator[int | None]:
         """Up to `room` tokens after the prompt `ids`; None where others may take their turn."""
         while len(ids) - len(memory.ids) > PREFILL_CHUNK:
             self._read(memory, ids[len(memory.ids) : len(memory.ids) + PREFILL_CHUNK])
@@ -219,8 +221,8 @@ class HfModel:
                 logits = self._read(memory, [token])
 
     def _compose(
-        self, ids: list[int], cached: int, tokens: Iterator[int | None], options: GenerationOptions
-    ) -> Iterator[str | Completion]:
+        self, ids: list[int], cached: int, tokens: Generator[int | None], options: GenerationOptions
+    ) -> Generator[str | Completion]:
         """The text of `tokens`, up to one that ends the reply or to a text that does."""
         stops = StopTexts([*options.stop, *([PLAIN_STOP] if self._plain else [])])
         stream = DecodeStream(skip_special_tokens=True)
@@ -243,7 +245,7 @@ class HfModel:
             if stops.found:
                 reason = "stop"
                 break
-        tokens.close()  # type: ignore[attr-defined]
+        tokens.close()
         if rest := stops.rest():
             yield rest
         seconds = time.perf_counter() - started

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -82,7 +82,7 @@ class _Server:
         self._model = model
         self._requests = requests
         self._send = send
-        self._replies: dict[int, Iterator[str | Completion]] = {}
+        self._replies: dict[int, Generator[str | Completion]] = {}
 
     def run(self) -> None:
         while True:
@@ -96,7 +96,7 @@ class _Server:
         if request["do"] == "stop":
             stopped = self._replies.pop(number, None)
             if stopped is not None:
-                stopped.close()  # type: ignore[attr-defined]
+                stopped.close()
             return
         messages = [ChatMessage(**message) for message in request["messages"]]
         try:
@@ -112,11 +112,11 @@ class _Server:
         try:
             piece = next(self._replies[number])
         except Exception as error:
-            self._replies.pop(number).close()  # type: ignore[attr-defined]
+            self._replies.pop(number).close()
             self._fail(number, error)
             return
         if isinstance(piece, Completion):
-            self._replies.pop(number).close()  # type: ignore[attr-defined]
+            self._replies.pop(number).close()
             self._send({"id": number, "completion": asdict(piece)})
         elif piece:
             self._send({"id": number, "piece": piece})

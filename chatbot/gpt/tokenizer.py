@@ -31,7 +31,7 @@ def train(texts: Iterable[str], vocabulary: int, longest: int) -> Any:
         vocab_size=vocabulary, special_tokens=list(CONTROL), initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # untyped there
         tokenizer_object=tokenizer,
         eos_token=CONTROL[0],
         bos_token=CONTROL[0],

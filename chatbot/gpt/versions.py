@@ -25,7 +25,12 @@ ADAPTER_GGUF = "adapter.gguf"
 
 
 async def register(
-    registry: Registry, home: Path, outcome: Outcome, run: str, more: Mapping[str, Any] | None = None
+    registry: Registry,
+    home: Path,
+    outcome: Outcome,
+    run: str,
+    more: Mapping[str, Any] | None = None,
+    again: bool = False,
 ) -> Version:
     """Copy the model into `home`, and register it with its settings, `more` of them, figures and parent.
 
@@ -52,6 +57,7 @@ async def register(
         figures=outcome.figures,
         fingerprint=outcome.fingerprint,
         parent=options.adapter_ref or parent,
+        again=again,
     )
 
 

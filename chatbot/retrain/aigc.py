@@ -126,7 +126,7 @@ async def conclude(
     before, after = looked
     figures = outcome.figures | after.figures() | {"before": before.figures(), "verdict": verdict.as_json()}
     outcome = replace(outcome, figures=figures)
-    version = await register(store.registry, settings.home, outcome, NAME, {MARK: True}, ground.current.ref)
+    version = await register(store.registry, settings.home, outcome, NAME, {MARK: True}, ground.current.ref, True)
     return await put_to_use(
         store, settings, version, ground.current, verdict, may_promote=may_promote, keep=keep, notify=notify
     )

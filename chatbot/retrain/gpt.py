@@ -214,7 +214,9 @@ async def conclude(
     before, after = measured
     registry = store.registry
     figures = outcome.figures | after.figures() | {"before": before.figures(), "verdict": verdict.as_json()}
-    version = await register(registry, settings.home, replace(outcome, figures=figures), NAME, {MARK: True})
+    version = await register(
+        registry, settings.home, replace(outcome, figures=figures), NAME, {MARK: True}, again=True
+    )
     return await put_to_use(
         store, settings, version, ground.current, verdict, may_promote=may_promote, keep=keep, notify=notify
     )

@@ -29,7 +29,7 @@ async def register(
     figures: Mapping[str, Any],
     fingerprint: str,
     parent: str | None = None,
-    again: bool = True,
+    again: bool = False,
 ) -> Version:
     """Copy the folder `model` into `home`, and register it, named for its run, with the next free number.
 
@@ -38,7 +38,8 @@ async def register(
         settings: what an engine needs to load it, and how it was trained.
         fingerprint: of the data.
         parent: the version it was trained from.
-        again: whether the same weights make another version; else the one there is is given.
+        again: whether the same weights make another version; else the one there is is given, since a run that had
+            ended and is gone on with makes nothing new.
 
     Raises:
         UserError: it cannot be copied; it stays where it is.

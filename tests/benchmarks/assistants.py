@@ -89,7 +89,7 @@ def _reader(digits: Tensor, labels: Tensor) -> tuple[_Reader, float]:
         chosen = train[torch.randint(len(train), (128,))]
         loss = F.cross_entropy(reader(digits[chosen] + 0.1 * torch.randn(128, 1, 8, 8))[1], labels[chosen])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
     reader.eval().requires_grad_(False)
     return reader, float((reader(digits[held])[1].argmax(1) == labels[held]).float().mean())
@@ -126,7 +126,7 @@ def _arm(
     options = replace(options, lambda_d=lambda_d, lambda_g=lambda_g, shape={**options.shape, "width": 64})
     shape = replace(network_shape(options, 3, 1, 0, 0), resolution=8)
     torch.manual_seed(1)
-    read = captions.read(data.items, "none", lambda: None, lambda *_: None)  # type: ignore[arg-type, return-value]
+    read = captions.read(data.items, "none", lambda: None, lambda *_: None)  # type: ignore[arg-type, return-value]  # no caption is read
     stage = GanStage(options, shape, data, read, None, torch.device("cpu"))
     spent, step, looked, kid, kinds = 0.0, 0, 0.0, float("nan"), 0
     reached: dict[float, float] = {}

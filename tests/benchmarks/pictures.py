@@ -60,7 +60,7 @@ def main() -> None:
         for label, make in (("chatbot train aigc", _ours), ("DCGAN, BCE", _plain), ("lightweight-gan", _lightweight)):
             made, rounds = make(arguments.data, real, scratch, arguments.minutes)
             features = judging.features(judge.as_seen(made)).double().numpy()
-            figures = distances.distances(reals, features, "like (judge)")
+            figures = distances.kid_and_fid(reals, features, "like (judge)")
             found = _retrieval(judging, read, real, train, made) if label.startswith("chatbot") else None
             rows.append((label, figures, distances.coverage(reals, features), found, rounds))
             print(f"{label}: {figures}", file=sys.stderr)
@@ -143,7 +143,8 @@ class _Generator(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.body(z[:, :, None, None])  # type: ignore[no-any-return]
+        out: Tensor = self.body(z[:, :, None, None])
+        return out
 
 
 class _Trunk(nn.Module):
@@ -158,7 +159,8 @@ class _Trunk(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)  # type: ignore[no-any-return]
+        out: Tensor = self.body(x)
+        return out
 
 
 def _plain(data: Path, real: Dataset, scratch: Path, minutes: float) -> tuple[list[Image.Image], int]:
@@ -183,13 +185,13 @@ def _plain(data: Path, real: Dataset, scratch: Path, minutes: float) -> tuple[li
                 logits = judged(features).flatten()
                 loss_d = loss_d + F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
         optimizer_d.zero_grad(set_to_none=True)
-        loss_d.backward()  # type: ignore[no-untyped-call]
+        loss_d.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer_d.step()
         logits = head(d(fakes)).flatten()
         loss_g = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
         loss_g = loss_g + F.mse_loss(code(a_g(fakes)).flatten(1), z)
         optimizer_g.zero_grad(set_to_none=True)
-        loss_g.backward()  # type: ignore[no-untyped-call]
+        loss_g.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer_g.step()
         rounds += 64
     made: list[Image.Image] = []

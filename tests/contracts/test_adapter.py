@@ -89,7 +89,7 @@ class OverHttp:
 
 
 @pytest.fixture(params=["lines", "telegram"])
-def driver(request: pytest.FixtureRequest, server: Telegram, bots: Nursery, tmp_path: Path) -> Iterator[Driver]:  # noqa: F811
+def driver(request: pytest.FixtureRequest, server: Telegram, bots: Nursery, tmp_path: Path) -> Iterator[Driver]:  # noqa: F811 - a fixture of that name
     if request.param == "lines":
         opened: OverPipes | OverHttp = OverPipes()
     else:

@@ -41,7 +41,7 @@ def either(request: pytest.FixtureRequest) -> ImageGenerator:
 
 
 async def made(generator: ImageGenerator, prompt: str, **asked: object) -> tuple[list[Picture], list[str]]:
-    answers = [answer async for answer in generator.imagine(prompt, **asked)]  # type: ignore[arg-type]
+    answers = [answer async for answer in generator.imagine(prompt, **asked)]  # type: ignore[arg-type]  # by name
     return [a for a in answers if isinstance(a, Picture)], [a for a in answers if isinstance(a, str)]
 
 
@@ -83,9 +83,9 @@ async def test_pictures_are_what_was_asked_for(generator: ImageGenerator) -> Non
     image = Image.open(io.BytesIO(one.png))
     assert (image.mode, image.size) == ("RGBA", (64, 64))
     alpha = image.getchannel("A")
-    assert alpha.getpixel((1, 1)) < 40  # type: ignore[operator]
-    assert alpha.getpixel((32, 32)) > 200  # type: ignore[operator]
-    red, green, blue, _ = image.getpixel((32, 30))  # type: ignore[misc]
+    assert alpha.getpixel((1, 1)) < 40  # type: ignore[operator]  # of one band, a number
+    assert alpha.getpixel((32, 32)) > 200  # type: ignore[operator]  # of one band, a number
+    red, green, blue, _ = image.getpixel((32, 30))  # type: ignore[misc]  # of four bands
     assert red > 150 > max(green, blue)
 
     _, notices = await made(generator, "asdf qwer zxcv", seed=1)

@@ -66,7 +66,7 @@ async def test_the_order_within_a_conversation_does_not_hang_on_the_clock(
         back = timedelta()
 
         @classmethod
-        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]  # the clock stands
             return datetime.now(UTC) - cls.back
 
     monkeypatch.setattr(storage.conversations, "datetime", Clock)

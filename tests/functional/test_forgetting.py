@@ -204,7 +204,7 @@ async def test_a_reply_under_way_ends_before_its_conversation_is_forgotten(left:
         started = await anext(running)
         await anext(running)
         await asyncio.sleep(0.3)
-        heard = [event async for event in service.send(started.conversation, "/delete")]  # type: ignore[union-attr]
+        heard = [event async for event in service.send(started.conversation, "/delete")]  # type: ignore[union-attr]  # it has begun
         assert heard == [ConversationChanged(None)]
         await running.aclose()
         assert left() == []

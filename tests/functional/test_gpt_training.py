@@ -59,8 +59,8 @@ def test_pretrain_finetune_export_and_answer(patient: Chatbot, prose: Path, tmp_
     row = version(patient, "sea@1")
     assert row["state"] == "candidate"
     assert len(str(row["data_fingerprint"])) == 64
-    assert row["figures"]["held_bits_per_byte"] > 0  # type: ignore[index]
-    assert row["settings"]["trained"]["width"] == 32  # type: ignore[index]
+    assert row["figures"]["held_bits_per_byte"] > 0  # type: ignore[index]  # of JSON
+    assert row["settings"]["trained"]["width"] == 32  # type: ignore[index]  # of JSON
 
     data = lines(tmp_path / "chats.jsonl", chats(40))
     words = [
@@ -109,7 +109,7 @@ def test_the_default_model_learns_by_adapters_and_answers_in_both_engines(
     done = patient("train", "gpt", "finetune", *words, "--steps", "10", "--rate", "2e-3", "--evaluations", "1")
     assert done.returncode == 0, done.stderr
     row = version(patient, "teapot@1")
-    assert row["parent"] == row["settings"]["base"] == "smollm2-135m-instruct@q4_1"  # type: ignore[index]
+    assert row["parent"] == row["settings"]["base"] == "smollm2-135m-instruct@q4_1"  # type: ignore[index]  # of JSON
     files = {path.name: path.stat().st_size for path in Path(str(row["folder"])).iterdir()}
     assert {"adapter_model.safetensors", "adapter.gguf"} <= files.keys()
     assert "model.safetensors" not in files
@@ -165,7 +165,9 @@ def test_a_run_that_is_told_to_stop_saves_and_can_be_gone_on_with(
     assert "--resume" in said
     done = patient("train", "gpt", "pretrain", "--out", str(run), "--resume")
     assert done.returncode == 0, done.stderr
-    assert version(patient, "run@1")["figures"]["steps"] == 400  # type: ignore[index]
+    assert version(patient, "run@1")["figures"]["steps"] == 400  # type: ignore[index]  # of JSON
+    done = patient("train", "gpt", "pretrain", "--out", str(run), "--resume")  # it has ended
+    assert done.stdout.startswith("run@1 is a candidate")
 
 
 def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing(patient: Chatbot, prose: Path, tmp_path: Path) -> None:

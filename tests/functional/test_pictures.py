@@ -47,9 +47,9 @@ def test_train_promote_imagine(chatbot: Chatbot, data: Path, tmp_path: Path) -> 
     assert [picture["seed"] for picture in said["pictures"]] == [7, 8]
     image = Image.open(io.BytesIO((tmp_path / "red-1.png").read_bytes()))
     assert (image.mode, image.size) == ("RGBA", (32, 32))
-    assert image.text["prompt"] == "a red disc"  # type: ignore[attr-defined]
-    assert image.text["seed"] == "7"  # type: ignore[attr-defined]
-    assert image.text["version"] == "discs@1"  # type: ignore[attr-defined]
+    assert image.text["prompt"] == "a red disc"  # type: ignore[attr-defined]  # a PNG has it
+    assert image.text["seed"] == "7"  # type: ignore[attr-defined]  # a PNG has it
+    assert image.text["version"] == "discs@1"  # type: ignore[attr-defined]  # a PNG has it
 
 
 def test_a_run_that_is_told_to_stop_saves_and_can_be_gone_on_with(

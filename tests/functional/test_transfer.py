@@ -403,7 +403,7 @@ def test_of_the_places_where_sharegpt_may_have_its_messages_the_one_that_has_som
 
 def test_sharegpt_and_chat_messages_come_in_by_line_or_array(tmp_path: Path) -> None:
     share = {"id": "x", "conversations": [{"from": "system", "value": "Be."}, {"from": "human", "value": "Hi"}]}
-    share["conversations"].append({"from": "gpt", "value": "Hello"})  # type: ignore[attr-defined]
+    share["conversations"].append({"from": "gpt", "value": "Hello"})  # type: ignore[attr-defined]  # of JSON
     chat = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
 
     async def bring(store: Store) -> None:

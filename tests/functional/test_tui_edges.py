@@ -119,13 +119,13 @@ async def test_what_is_typed_while_another_conversation_opens_is_there_afterward
     async with driven.run():
         await driven.say_and_wait("hello")
         release = asyncio.Event()
-        asked = driven.app.chat._service.conversations.path  # type: ignore[union-attr]
+        asked = driven.app.chat._service.conversations.path  # type: ignore[union-attr]  # it is open by now
 
         async def slow(*arguments: Any) -> Any:
             await release.wait()
             return await asked(*arguments)
 
-        driven.app.chat._service.conversations.path = slow  # type: ignore[union-attr,method-assign]
+        driven.app.chat._service.conversations.path = slow  # type: ignore[union-attr,method-assign]  # for this test
         await driven.pilot.press("ctrl+n")
         await driven.pilot.press(*"typed")
         release.set()

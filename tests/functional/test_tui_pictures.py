@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from textual.widgets import Input
 from textual_image.widget import HalfcellImage, SixelImage, TGPImage
 
 from chatbot.terminal import graphics
@@ -68,8 +69,8 @@ async def test_w_saves_it_where_the_person_says(driven: Driven, tmp_path: Path) 
         await driven.pilot.press("shift+tab", "w")
         await driven.until(lambda: isinstance(driven.app.screen, LineDialog))
         dialog = driven.app.screen
-        assert dialog.query_one("Input").value == "a-red-fox.png"  # type: ignore[attr-defined]
-        dialog.query_one("Input").value = str(tmp_path / "fox.png")  # type: ignore[attr-defined]
+        assert dialog.query_one(Input).value == "a-red-fox.png"
+        dialog.query_one(Input).value = str(tmp_path / "fox.png")
         await driven.pilot.press("enter")
         await driven.until(lambda: (tmp_path / "fox.png").exists())
         assert Image.open(tmp_path / "fox.png").size == (8, 8)

@@ -212,7 +212,7 @@ async def test_typing_goes_on_while_a_slow_search_is_under_way_and_the_newest_is
                 await release.wait()
             return await find(query, *where)
 
-        search.find = slow  # type: ignore[method-assign]
+        search.find = slow  # type: ignore[method-assign]  # for this test alone
         await open_search(driven, "apple")
         await driven.until(lambda: "apple" in asked)
         driven.app.screen.query_one(Input).value = "pea"

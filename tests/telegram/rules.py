@@ -69,6 +69,6 @@ def sticker_size(data: bytes) -> tuple[int, int, bool]:
             if image.format not in ("WEBP", "PNG") or max(image.size) != 512:
                 raise Refused("Bad Request: STICKER_DIMENSIONS_INVALID")
             low, _ = image.convert("RGBA").getchannel("A").getextrema()
-            return (*image.size, int(low) < 255)  # type: ignore[arg-type]
+            return (*image.size, int(low) < 255)  # type: ignore[arg-type]  # of one band, a number
     except OSError:
         raise Refused("Bad Request: wrong file type") from None

@@ -103,7 +103,7 @@ class Telegram:
         found = self.look()["calls"]
         return [one for one in found if one["method"] == method and chat in (None, one.get("chat_id"))]
 
-    def wait(self, found: Callable[[], T], seconds: float = PATIENCE_S, every: float = 0.02) -> T:
+    def wait(self, found: Callable[[], T | None], seconds: float = PATIENCE_S, every: float = 0.02) -> T:
         """What is found, as soon as it is true."""
         end = time.monotonic() + seconds
         while not (value := found()):
@@ -118,13 +118,13 @@ class Telegram:
                 (one for one in self.sent(chat) if is_whole(one) and f"You said: {to}" in one["text"]), None
             ),
             seconds,
-        )  # type: ignore[return-value]
+        )
 
     def told(self, words: str, chat: int = ADA, seconds: float = PATIENCE_S) -> dict[str, Any]:
         """A message of the bot with these words."""
         return self.wait(
             lambda: next((one for one in self.sent(chat) if words in one.get("text", "")), None), seconds
-        )  # type: ignore[return-value]
+        )
 
 
 def is_whole(message: dict[str, Any]) -> bool:

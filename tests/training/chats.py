@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from chatbot.gpt.chat_tokens import CHATML
 from chatbot.gpt.tokenizer import train
 
-WORDS = tuple("the sea wind ship harbour rain light bird stone river quiet morning field cloud song".split())  # noqa: SIM905
+WORDS = tuple("the sea wind ship harbour rain light bird stone river quiet morning field cloud song".split())  # noqa: SIM905 - easier to read
 ODD = (
     "plain words",
     "  leading and   many    spaces\t\ttabs  ",

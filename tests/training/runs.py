@@ -17,7 +17,7 @@ SMALL = {"width": 32, "mapping": 32, "autoencoder": 40, "code": 4, "memory": 6}
 
 def options(data: Path, **changes: object) -> Options:
     asked = from_preset("cpu-32", data=str(data), conditioning="classes", kimg=0.12, batch=8, shape=SMALL)
-    return replace(asked, **changes)  # type: ignore[arg-type]
+    return replace(asked, **changes)  # type: ignore[arg-type]  # its fields, by name
 
 
 def train(
@@ -29,7 +29,7 @@ def train(
     complain = (said if said is not None else []).append
     return Training(
         run, asked, encoder=encoder, stopping=stopping, tell=lambda text, fraction: None, complain=complain
-    ).go()  # type: ignore[arg-type]
+    ).go()  # type: ignore[arg-type]  # no caption is read
 
 
 def after(steps: int) -> Callable[[], bool]:

@@ -206,7 +206,7 @@ def test_what_is_held_out_is_in_no_row_that_is_trained_on(tmp_path: Path) -> Non
 def with_store(act: Callable[[Store], object]) -> None:
     async def run() -> None:
         async with open_store(Settings.load()) as store:
-            await act(store)  # type: ignore[misc]
+            await act(store)  # type: ignore[misc]  # it is awaited in each case
 
     asyncio.run(run())
 
@@ -214,7 +214,7 @@ def with_store(act: Callable[[Store], object]) -> None:
 async def said(store: Store, person: str, question: str, reply: str, status: str = "complete") -> str:
     conversation = await store.conversations.create("Be kind.", person=person)
     turn = await store.conversations.add_turn(conversation.id, question)
-    await store.conversations.end_reply(turn.reply.id, reply, status)  # type: ignore[arg-type]
+    await store.conversations.end_reply(turn.reply.id, reply, status)  # type: ignore[arg-type]  # one of them, by name
     return turn.reply.id
 
 

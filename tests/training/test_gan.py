@@ -47,7 +47,7 @@ def read(data: Dataset) -> Captions:
 
 
 def stage(latents: Tensor | None = None, **changes: object) -> GanStage:
-    asked: Options = replace(options(Path("none"), batch=16), **changes)  # type: ignore[arg-type]
+    asked: Options = replace(options(Path("none"), batch=16), **changes)  # type: ignore[arg-type]  # its fields, by name
     data = drawings()
     shape = Shape(resolution=32, text=TEXT, styles=STYLES, concepts=CONCEPTS if asked.memory else 0, **SMALL)
     if latents is None:
@@ -174,8 +174,8 @@ def test_g_is_measured_by_the_d_of_now_against_reals_that_are_jolted_as_its_own(
         def forward(self, z: Tensor, text: Tensor, style: Tensor) -> Tensor:
             return picture.expand(len(z), -1, -1, -1) * self.one
 
-    here.g = Perfect()  # type: ignore[assignment]
-    here.ema = Perfect()  # type: ignore[assignment]
+    here.g = Perfect()  # type: ignore[assignment]  # in the place of G
+    here.ema = Perfect()  # type: ignore[assignment]  # in the place of G
     for number in range(3):
         assert here.step(number, 0.0)["g"].item() == pytest.approx(math.log(2), abs=1e-6)
 

@@ -246,7 +246,7 @@ def test_the_rows_of_a_step_depend_on_its_number_alone(prose: Path, tmp_path: Pa
             return list(numbers)
 
     def steps(begin: int, rank: int = 0, ranks: int = 1) -> list[list[int]]:
-        return list(Steps(Numbers(), asked, 30, lambda: begin, rank, ranks))  # type: ignore[arg-type]
+        return list(Steps(Numbers(), asked, 30, lambda: begin, rank, ranks))  # type: ignore[arg-type]  # numbers stand for rows
 
     whole = steps(0)
     assert steps(17) == whole[17:]

@@ -13,7 +13,7 @@ from tests.training.pictures import classes
 
 def test_a_judge_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
     data = dataset.prepare(classes(tmp_path / "data"), tmp_path / "out", judge.SIZE, lambda *_: None, print)
-    read = captions.read(data.items, "classes", lambda: None, lambda *_: None)  # type: ignore[arg-type, return-value]
+    read = captions.read(data.items, "classes", lambda: None, lambda *_: None)  # type: ignore[arg-type, return-value]  # no caption is read
     wide = torch.zeros(len(read.vectors), LENGTH)
     wide[:, : read.vectors.shape[1]] = read.vectors
     read = captions.Captions(wide, read.names, read.keywords, read.concepts, read.concept_names, noisy=False)

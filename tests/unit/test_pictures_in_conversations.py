@@ -12,7 +12,7 @@ from tests.scripted import failure, listen, scripted_service
 
 
 async def heard(events: object) -> list[Event]:
-    async with aclosing(events) as stream:  # type: ignore[type-var]
+    async with aclosing(events) as stream:  # type: ignore[type-var]  # any stream of events
         return [event async for event in stream]
 
 
@@ -86,10 +86,10 @@ async def test_a_picture_is_forgotten_with_its_conversation() -> None:
 
 async def test_a_picture_that_is_stopped_leaves_the_conversation_in_order() -> None:
     async with scripted_service() as service:
-        service.models.pictures._delay = 30  # type: ignore[attr-defined]
+        service.models.pictures._delay = 30  # type: ignore[attr-defined]  # the scripted one
         async with aclosing(service.send(None, "/imagine a red fox")) as events:
             started = await anext(events)
-            assert await service.stop(started.conversation)  # type: ignore[union-attr]
+            assert await service.stop(started.conversation)  # type: ignore[union-attr]  # it has begun
             rest = [event async for event in events]
-        assert rest[-1].reason == "stopped"  # type: ignore[union-attr]
-        assert (await service.conversations.message(started.reply)).status == "stopped"  # type: ignore[union-attr]
+        assert rest[-1].reason == "stopped"  # type: ignore[union-attr]  # it ended so
+        assert (await service.conversations.message(started.reply)).status == "stopped"  # type: ignore[union-attr]  # it has begun

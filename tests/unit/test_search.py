@@ -36,7 +36,7 @@ async def say(conversations: Conversations, *texts: str, person: str = "local") 
 
 
 async def found(search: Search, text: str, **where: object) -> list[str]:
-    hits = await search.find(Query(text, **where))  # type: ignore[arg-type]
+    hits = await search.find(Query(text, **where))  # type: ignore[arg-type]  # its fields, by name
     for hit in hits:
         assert hit.marks, hit
         assert all(0 <= begin < end <= len(hit.snippet) for begin, end in hit.marks)
