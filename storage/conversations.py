@@ -15,6 +15,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    not_,
     or_,
     select,
     tuple_,
@@ -28,7 +29,7 @@ from storage.errors import NotFoundError
 from storage.people import LOCAL
 from storage.processes import is_gone, this_process
 from storage.records import Conversation, Message, Status, Turn, title_of
-from storage.schema import conversations, drafts, messages, people
+from storage.schema import authors, conversations, drafts, messages, people
 
 _AT_ONCE = 500
 
@@ -176,11 +177,19 @@ class Conversations:
         await self._database.change(reply_id, Connection.execute, _END, row)
 
     async def learnable(self, message_ids: Sequence[str]) -> bool:
-        """Whether all of these messages are there still, and of people who allow models to learn from them."""
+        """Whether all of these messages are there still, and of people who allow models to learn from them.
+
+        In a conversation of several, both its owner, the group, and whoever said the message have to.
+        """
         owned = messages.join(conversations).join(people)
+        withheld = select(authors.c.message_id).join(people).where(not_(people.c.may_learn))
         for at in range(0, len(message_ids), _AT_ONCE):
             some = message_ids[at : at + _AT_ONCE]
-            query = select(func.count()).select_from(owned).where(messages.c.id.in_(some), people.c.may_learn)
+            query = (
+                select(func.count())
+                .select_from(owned)
+                .where(messages.c.id.in_(some), people.c.may_learn, messages.c.id.not_in(withheld))
+            )
             async with self._database.read() as connection:
                 if (await connection.execute(query)).scalar_one() != len(set(some)):
                     return False

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, not_, select, update
 
 from storage.database import Database
 from storage.errors import NotFoundError
-from storage.schema import people
+from storage.schema import authors, people
 
 LOCAL = "local"
 """Id and platform of the person at this machine, who is there from the start."""
@@ -81,6 +81,12 @@ class People:
         """Ids of the people who allowed it."""
         async with self._database.read() as connection:
             return set((await connection.execute(select(people.c.id).where(people.c.may_learn))).scalars())
+
+    async def messages_withheld(self) -> set[str]:
+        """Ids of messages of several people's conversations whose authors did not allow it."""
+        query = select(authors.c.message_id).join(people).where(not_(people.c.may_learn))
+        async with self._database.read() as connection:
+            return set((await connection.execute(query)).scalars())
 
 
 def _person(row: Row[Any]) -> Person:

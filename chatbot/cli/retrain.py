@@ -85,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
+    from chatbot.gpt.learned import keep_learned, kept_learned
     from chatbot.gpt.run import options_of
     from chatbot.gpt.speed import precision
     from chatbot.retrain import gpt, report
@@ -99,9 +100,9 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
     outcome: Outcome | None = None
     learned: list[str] = []
     if arguments.resume:
-        begun, learned, outcome = options_of(out), gpt.kept_learned(out), gpt.kept_outcome(out)
+        begun, learned, outcome = options_of(out), kept_learned(out), gpt.kept_outcome(out)
         if (out / gpt.PREFER / "run.json").exists():
-            learned = [*learned, *gpt.kept_learned(out / gpt.PREFER)]
+            learned = [*learned, *kept_learned(out / gpt.PREFER)]
         data = [Path(path) for path in begun.data]
         since = datetime.fromisoformat(begun.since) if begun.since else None
     with ProgressPrinter() as progress:
@@ -121,16 +122,16 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
     if outcome is None:
         options = None if arguments.resume else _options(settings, arguments, ground, data)
         if not arguments.resume:
-            gpt.keep_learned(out, ground.own)
+            keep_learned(out, ground.own)
 
         def own(told: Report) -> Sequence[Dialogue]:
             told.left_out.update(ground.report.left_out)
-            gpt.keep_learned(out, ground.own)
+            keep_learned(out, ground.own)
             return ground.own
 
         outcome, _ = train(out, options, None, f"retrain gpt --out {out}", own)
         gpt.keep_outcome(out, outcome)
-    learned = gpt.kept_learned(out)
+    learned = kept_learned(out)
     stats = [Stats(out, active=False).rows()]
     place = out / gpt.PREFER
     there = (place / "run.json").exists()
@@ -142,14 +143,14 @@ def _retrain(settings: Settings, arguments: argparse.Namespace) -> int:
         if then is None:
 
             def preferred(told: Report) -> Sequence[Preference]:
-                gpt.keep_learned(place, ground.preferences)
+                keep_learned(place, ground.preferences)
                 return ground.preferences
 
             then, _ = train(
                 place, None if there else _preferring(outcome), None, f"retrain gpt --out {out}", preferred
             )
             gpt.keep_outcome(place, then)
-        learned = [*learned, *gpt.kept_learned(place)]
+        learned = [*learned, *kept_learned(place)]
         outcome = gpt.joined(outcome, then)
         stats.append(Stats(place, active=False).rows())
     margins = replace(Margins(), general=arguments.margin)
@@ -209,7 +210,8 @@ def _preferring(outcome: Outcome) -> Options:
 async def _survey(
     store: Store, settings: Settings, since: datetime | None, learned: list[str], progress: ProgressPrinter
 ) -> Ground:
-    from chatbot.retrain.gpt import check_learned, survey
+    from chatbot.gpt.learned import check_learned
+    from chatbot.retrain.gpt import survey
 
     await check_learned(store, learned)
     return await survey(store, settings, since, progress.tell)

@@ -18,6 +18,8 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
     Raises SystemExit with the shell's code for the signal, 128 and its number.
     """
     received: list[signal.Signals] = []
+    numbers = [signal.Signals[name] for name in {"SIGTERM", "SIGHUP"} & set(signal.Signals.__members__)]
+    before = {number: signal.getsignal(number) for number in numbers}
 
     async def main() -> T:
         task = asyncio.current_task()
@@ -27,8 +29,7 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
             received.append(number)
             task.cancel()
 
-        for name in {"SIGTERM", "SIGHUP"} & set(signal.Signals.__members__):
-            number = signal.Signals[name]
+        for number in numbers:
             with suppress(NotImplementedError):  # Windows
                 asyncio.get_running_loop().add_signal_handler(number, stop, number)
         return await coroutine
@@ -39,6 +40,9 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
         if received:
             raise SystemExit(128 + received[0]) from None
         raise
+    finally:
+        for number, handler in before.items():  # asyncio leaves the system's own, which ends a training unsaved
+            signal.signal(number, handler)
 
 
 @contextmanager

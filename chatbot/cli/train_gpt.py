@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
-import re
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -249,8 +249,8 @@ def train(
                 training = Run(
                     out,
                     options,
-                    own=own or (lambda report: run_async(_own(options or options_of(out), report))),
-                    private=Settings.load().learning_folder / re.sub(r"\W+", "-", str(out)).strip("-"),
+                    own=own or (lambda report: _noted(out, run_async(_own(options or options_of(out), report)))),
+                    private=Settings.load().learning_folder / hashlib.sha256(str(out).encode()).hexdigest()[:16],
                     stopping=lambda: bool(asked),
                     tell=tell,
                     complain=progress.note,
@@ -271,6 +271,14 @@ def train(
                 ) from None
     finally:
         parallel.finish()
+
+
+def _noted(out: Path, own: Sequence[Sample]) -> Sequence[Sample]:
+    """What a run learns, once the messages that it comes from are noted."""
+    from chatbot.gpt.learned import keep_learned
+
+    keep_learned(out, own)
+    return own
 
 
 async def _own(options: Options, report: Report) -> Sequence[Sample]:
@@ -298,13 +306,19 @@ async def _own(options: Options, report: Report) -> Sequence[Sample]:
 
 
 async def _register(outcome: Outcome, out: Path) -> Version:
-    """Copy the model into the home, and register it as a candidate."""
+    """Copy the model into the home, and register it as a candidate.
+
+    Raises UserError where something of what it learned was forgotten meanwhile.
+    """
+    from chatbot.gpt.learned import check_learned, kept_learned
     from chatbot.gpt.versions import register
     from chatbot.settings import Settings
     from chatbot.store import open_store
 
     settings = Settings.load()
     async with open_store(settings) as store:
+        if outcome.options.conversations:
+            await check_learned(store, kept_learned(out))
         return await register(store.registry, settings.home, outcome, out.resolve().name)
 
 

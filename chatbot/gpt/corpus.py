@@ -69,12 +69,12 @@ def clean(samples: Iterable[Sample], report: Report) -> Iterator[tuple[Sample, b
 
 
 async def own_conversations(store: Store, report: Report, *, since: datetime | None = None) -> list[Dialogue]:
-    """The conversations of people who allowed it, the branch shown of each.
+    """The conversations of people who allowed it, the branch shown of each; of several people, of whom all did.
 
     Replies that someone found bad, and those that are not complete, are not learned. What was forgotten is not there
     any more. `since` leaves out conversations that were last spoken in before then.
     """
-    allowed = await store.people.who_allow_learning()
+    allowed, withheld = await store.people.who_allow_learning(), await store.people.messages_withheld()
     found: list[Dialogue] = []
     for conversation in await store.conversations.list():
         if conversation.person_id not in allowed:
@@ -83,12 +83,15 @@ async def own_conversations(store: Store, report: Report, *, since: datetime | N
         if since is not None and conversation.updated < since:
             continue
         said = await store.conversations.path(conversation.leaf_id, person=conversation.person_id)
+        ids = tuple(message.id for message in said)
+        if not withheld.isdisjoint(ids):
+            report.left_out["conversations in which someone spoke who did not allow it"] += 1
+            continue
         turns = tuple(_turn(message) for message in said if message.text.strip())
         if not any(turn.role == "assistant" and turn.learns for turn in turns):
             report.left_out["conversations without a reply to learn"] += 1
             continue
         system = (Turn("system", conversation.system),) if conversation.system.strip() else ()
-        ids = tuple(message.id for message in said)
         found.append(Dialogue((*system, *turns), f"conversation {conversation.id}", ids))
     return sorted(found, key=lambda dialogue: dialogue.ids)
 

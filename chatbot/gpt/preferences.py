@@ -21,13 +21,13 @@ MOST_AGAINST_ONE = 4
 
 
 async def own_preferences(store: Store, *, since: datetime | None = None) -> list[Preference]:
-    """What those who allowed it thought of the replies in their conversations.
+    """What those who allowed it thought of the replies in their conversations, where all who spoke allowed it.
 
     Of replies to the same message, that with the better thumbs is better; where these are alike, the one that is
     shown, which someone went back to or went on with, is better than each of the others. A reply with a thumb is good
     or bad by itself, too. `since` leaves out conversations that were last spoken in before then.
     """
-    allowed = await store.people.who_allow_learning()
+    allowed, withheld = await store.people.who_allow_learning(), await store.people.messages_withheld()
     compared = await store.ratings.compared()
     found: list[Preference] = []
     for conversation in await store.conversations.list():
@@ -39,7 +39,8 @@ async def own_preferences(store: Store, *, since: datetime | None = None) -> lis
         for one in await store.ratings.of_conversation(conversation.id):
             if one.person_id in allowed:
                 thumbs[one.message_id] += one.value
-        found += _of_one(conversation, await store.conversations.messages(conversation.id), thumbs)
+        of_one = _of_one(conversation, await store.conversations.messages(conversation.id), thumbs)
+        found += (one for one in of_one if withheld.isdisjoint(one.ids))
     return sorted(found, key=lambda one: one.ids)
 
 

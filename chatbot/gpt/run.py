@@ -147,6 +147,10 @@ class Run:
         micro = self.options.micro_rows or int(
             parallel.agree(speed.find_micro_rows(model, self.options, device, self.ranks))
         )
+        if micro != self.options.micro_rows:  # another number on the way would be other sums, and other weights
+            self.options = replace(self.options, micro_rows=micro)
+            if self.rank == 0:
+                self._write()
         stats = Stats(self.run, active=self.rank == 0)
         trainer = self._trainer(model, tokenizer, data, steps, micro, stats)
         trainer.clear_partial()
@@ -219,11 +223,17 @@ class Run:
         if self.rank == 0 and not self._folder.is_dir():
             told = Report()
             own = self._own(told) if self.options.conversations else ()
-            prepare.prepare(self.options, self._folder, own, told, self.tell, self.complain)
+            prepare.prepare(self.options, self._folder, own, told, self._tell_or_stop, self.complain)
         parallel.wait()
         if self.rank == 0:
             self._write()
         return prepare.load(self._folder, self.options)
+
+    def _tell_or_stop(self, text: str, fraction: float | None = None) -> None:
+        """Between two parts of what is prepared, of which nothing is kept yet."""
+        if self.stopping():
+            raise Stopped("Stopped before it began to learn: nothing is kept yet; begin it again.")
+        self.tell(text, fraction)
 
     def _model(self, tokenizer: Any) -> Any:
         self.tell("Making the model", None)
@@ -277,6 +287,10 @@ class Run:
             seed=options.seed,
             fsdp="full_shard auto_wrap" if options.fsdp else None,
         )
+        if arguments.device.type == "cuda":  # asking makes it count them
+            arguments._n_gpu = (
+                1  # several are for torchrun: DataParallel would call one's weights with another's rows
+            )
         trainer: ExampleTrainer[Any]
         watch = Watch(
             options,

@@ -19,6 +19,7 @@ from chatbot.engines.weights import transformers_folder
 from chatbot.errors import UserError
 from chatbot.gpt.corpus import Report, own_conversations
 from chatbot.gpt.evaluate import Candidate, Measured, held_out, measure
+from chatbot.gpt.learned import LEARNED, check_learned
 from chatbot.gpt.options import Options, preferring
 from chatbot.gpt.preferences import own_preferences
 from chatbot.gpt.prepare import check_learnable, count_preferences
@@ -49,7 +50,6 @@ PREFER = "prefer"
 ENOUGH_PREFERENCES = 32
 
 _OUTCOME = "outcome.json"
-_LEARNED = "learned.json"
 _MOST_SAMPLES = 200
 
 
@@ -222,34 +222,10 @@ async def conclude(
     )
 
 
-async def check_learned(store: Store, learned: Sequence[str]) -> None:
-    """Raises UserError where one of the messages that a run learned from is gone, or may not be learned from."""
-    if not await store.conversations.learnable(learned):
-        raise UserError(
-            "Something that this run learned from was forgotten, or may not be learned from any more; begin anew."
-        )
-
-
-def keep_learned(run: Path, own: Sequence[Dialogue | Preference]) -> list[str]:
-    """Note which messages a run learns from, by their ids alone."""
-    ids = list(dict.fromkeys(one for sample in own for one in sample.ids))
-    run.mkdir(parents=True, exist_ok=True)
-    (run / _LEARNED).write_text(json.dumps(ids), encoding="utf-8")
-    return ids
-
-
-def kept_learned(run: Path) -> list[str]:
-    """The messages that a run learns from. Raises UserError where that is not noted."""
-    try:
-        return [str(one) for one in json.loads((run / _LEARNED).read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
-        raise UserError(f"There is no retraining to go on with in {run}.") from None
-
-
 def clear(run: Path) -> None:
     """Leave the reports and statistics of a run that is concluded; its model is registered."""
     for stage in (run, run / PREFER):
-        for name in (_OUTCOME, _LEARNED):
+        for name in (_OUTCOME, LEARNED):
             (stage / name).unlink(missing_ok=True)
         for name in ("checkpoints", "best", "model", "data"):
             shutil.rmtree(stage / name, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -11,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from chatbot.settings import Settings
+from chatbot.store import open_store
+from storage.people import LOCAL
 from tests.conftest import Chatbot
-from tests.training.chats import chats, lines, text_file
+from tests.training.chats import chats, lines, small_model, text_file
 
 SMALL = (
     "--vocabulary",
@@ -157,8 +161,7 @@ def test_a_run_that_is_told_to_stop_saves_and_can_be_gone_on_with(
     command = [sys.executable, "-m", "chatbot", "train", "gpt", "pretrain"]
     asked = ["--data", str(prose), "--out", str(run), "--steps", "400", "--evaluations", "1", *SMALL]
     process = subprocess.Popen([*command, *asked], stderr=subprocess.PIPE, text=True)
-    while not (run / "stats.jsonl").exists() and process.poll() is None:
-        time.sleep(0.05)
+    _wait_for(run / "stats.jsonl", process)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGTERM, said
@@ -168,6 +171,57 @@ def test_a_run_that_is_told_to_stop_saves_and_can_be_gone_on_with(
     assert version(patient, "run@1")["figures"]["steps"] == 400  # type: ignore[index]  # of JSON
     done = patient("train", "gpt", "pretrain", "--out", str(run), "--resume")  # it has ended
     assert done.stdout.startswith("run@1 is a candidate")
+
+
+def test_a_run_on_conversations_is_stopped_and_gone_on_with_and_unlearns_what_is_forgotten(
+    patient: Chatbot, tmp_path: Path
+) -> None:
+    said = asyncio.run(_talk(40))
+    base = small_model(tmp_path / "small")
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "chatbot", "train", "gpt", "finetune"]
+    asked = ["--conversations", "--base", str(base), "--out", str(run), "--block", "64", "--batch-tokens", "256"]
+    process = subprocess.Popen([*command, *asked, "--steps", "200"], stderr=subprocess.PIPE, text=True)
+    _wait_for(run / "stats.jsonl", process)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=600)
+    assert process.returncode == 128 + signal.SIGTERM, told
+    assert "--resume" in told
+    held = json.loads((run / "run.json").read_text())["options"]
+    assert held["micro_rows"] > 0, "the rows computed at once are those of the first start"
+    assert set(json.loads((run / "learned.json").read_text())) <= set(said)
+    went = (run / "stats.jsonl").stat().st_mtime_ns
+    process = subprocess.Popen([*command, "--out", str(run), "--resume"], stderr=subprocess.PIPE, text=True)
+    _wait_for(run / "stats.jsonl", process, since=went)
+    asyncio.run(_forget(said[0]))
+    _, told = process.communicate(timeout=600)
+    assert process.returncode == 2, told
+    assert "was forgotten" in told
+    assert all(row["name"] != "run" for row in json.loads(patient("models", "list", "--json").stdout))
+
+
+async def _talk(count: int) -> list[str]:
+    """Chats of the person here, who allows models to learn from them; the ids of their messages."""
+    ids = []
+    async with open_store(Settings.load()) as store:
+        await store.people.allow_learning(LOCAL, True)
+        for chat in chats(count):
+            question, reply = (one["content"] for one in chat["messages"])
+            conversation = await store.conversations.create("", person=LOCAL)
+            turn = await store.conversations.add_turn(conversation.id, question)
+            await store.conversations.end_reply(turn.reply.id, reply, "complete")
+            ids += [turn.said.id, turn.reply.id]
+    return ids
+
+
+async def _forget(message_id: str) -> None:
+    async with open_store(Settings.load()) as store:
+        await store.forgetting.message(message_id)
+
+
+def _wait_for(file: Path, process: subprocess.Popen[str], since: int = 0) -> None:
+    while process.poll() is None and not (file.exists() and file.stat().st_mtime_ns > since):
+        time.sleep(0.02)
 
 
 def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing(patient: Chatbot, prose: Path, tmp_path: Path) -> None:
