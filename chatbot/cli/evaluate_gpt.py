@@ -23,7 +23,7 @@ FEW = 8
 
 
 def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "measure a chat model on held-out text, instructions and replies"
+    text = "measure a chat model on general text, on what is held out, on instructions and replies"
     gpt = what.add_parser("gpt", help=text, description=text, allow_abbrev=False)
     gpt.add_argument(
         "--model", default="", metavar="MODEL", help="NAME[@VERSION], or its folder; none: the one in use"
@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from chatbot.gpt import checks, report
     from chatbot.gpt.evaluate import held_out, measure
     from chatbot.gpt.speed import precision
+    from chatbot.retrain.general import general
     from chatbot.settings import Settings
 
     system = Settings.load().system if arguments.system is None else arguments.system
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         samples = held_out(arguments.data, own, arguments.most, progress.tell)
         if not samples and (arguments.data or own):
             raise UserError("Nothing of this data is held out, since there is so little; name more.")
+        samples |= general()
         measured = [
             measure(one, samples, system=system, precision=precision(), tell=progress.tell) for one in candidates
         ]
@@ -71,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     if len(measured) == 2:
         first, second = measured
         for kind, scores in first.scores.items():
-            differences[f"bits_per_byte_{kind}"] = scores.less_than(second.scores[kind]).as_json()
+            if scores.alike(second.scores[kind]).any():
+                differences[f"bits_per_byte_{kind}"] = scores.less_than(second.scores[kind]).as_json()
     if arguments.report is not None:
         arguments.report.expanduser().write_text(
             report.evaluation(measured, differences, checks.PROMPTS), encoding="utf-8"

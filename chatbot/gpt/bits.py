@@ -22,18 +22,32 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """-log P in nats of each sample, and the bytes of UTF-8 that it is of. Both (samples,)."""
+    """-log P in nats of each sample, and the bytes of UTF-8 that it is of; both (samples,), and 0 of what is left out."""
 
     nats: NDArray[np.float64]
     sizes: NDArray[np.float64]
 
     def bits_per_byte(self) -> Interval:
         """Of all samples together; the interval is a bootstrap's over samples (Efron 1979)."""
-        return _interval(self, lambda chosen: self._of(chosen))
+        kept = self.sizes > 0
+        scored = Scores(self.nats[kept], self.sizes[kept])
+        return _interval(scored, lambda chosen: scored._of(chosen))
+
+    @property
+    def count(self) -> int:
+        """Samples that were scored."""
+        return int((self.sizes > 0).sum())
+
+    def alike(self, other: Scores) -> NDArray[np.bool_]:
+        """Of which samples both predicted the same bytes (samples,): with a smaller context, less of a long one."""
+        kept: NDArray[np.bool_] = (self.sizes == other.sizes) & (self.sizes > 0)
+        return kept
 
     def less_than(self, other: Scores) -> Interval:
-        """The bits per byte of `other`, of the same samples, taken from these: below 0, these are better."""
-        return _interval(self, lambda chosen: self._of(chosen) - other._of(chosen))
+        """The bits per byte of `other`, of samples that are alike, taken from these: below 0, these are better."""
+        kept = self.alike(other)
+        one, two = (Scores(scores.nats[kept], scores.sizes[kept]) for scores in (self, other))
+        return _interval(one, lambda chosen: one._of(chosen) - two._of(chosen))
 
     def _of(self, chosen: NDArray[np.int64]) -> float:
         return float(self.nats[chosen].sum() / math.log(2) / self.sizes[chosen].sum())
@@ -66,8 +80,7 @@ def score(
         for part in parts:
             nats[number] += sum(_nats(model, piece, precision) for piece in _pieces(part, longest))
             sizes[number] += part.size
-    kept = sizes > 0
-    return Scores(nats[kept], sizes[kept])
+    return Scores(nats, sizes)
 
 
 def _pieces(tokens: Tokens, longest: int) -> list[tuple[list[int], list[int]]]:

@@ -49,7 +49,7 @@ class Measured:
         found: dict[str, Any] = {
             f"bits_per_byte_{kind}": scores.bits_per_byte().as_json()
             for kind, scores in self.scores.items()
-            if len(scores.nats)
+            if scores.count
         }
         return found | {
             "instructions_kept": _share(self.kept, len(checks.CHECKS)),
@@ -62,7 +62,7 @@ class Measured:
 def held_out(data: Sequence[Path], own: Sequence[Dialogue], most: int, tell: Tell) -> dict[str, list[Predicted]]:
     """What of some data is held out, by kind: `text`, `chats` and the person's `own`; of each `most` at most.
 
-    They are those that no run has trained on, nor on anything nearly the same.
+    They are those that no run has trained on.
 
     Raises:
         UserError: data that cannot be used.

@@ -40,14 +40,14 @@ def decide(candidate: Measured, current: Measured, base: Measured, margins: Marg
     worse at the rest, but for the margins, than the `base` that both were trained from.
     """
     target, before = candidate.scores[TARGET], current.scores[TARGET]
-    enough = len(target.nats) >= FEWEST
+    enough = target.count >= FEWEST
     difference = target.less_than(before) if enough else None
     found = [
         Check(
             "held-out conversations, bits per byte",
             current.name,
-            str(before.bits_per_byte()) if enough else f"{len(before.nats)} samples",
-            str(target.bits_per_byte()) if enough else f"{len(target.nats)} samples",
+            str(before.bits_per_byte()) if enough else f"{before.count} samples",
+            str(target.bits_per_byte()) if enough else f"{target.count} samples",
             "no interval" if difference is None else difference.signed(),
             "the whole interval has to be below 0" if enough else f"at least {FEWEST} have to be held out",
             difference is not None and difference.high < 0,

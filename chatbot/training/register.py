@@ -49,15 +49,22 @@ async def register(
         name += "-run"
     taken = [row.version for row in await registry.list() if row.version.name == name]
     number = 1 + max((int(one.version) for one in taken if one.version.isdecimal()), default=0)
-    folder = home / "models" / name / str(number)
+    models = home / "models" / name
     try:
         checksum = await asyncio.to_thread(sha256_of, model / checksum_of)
         for one in taken:
             if not again and one.checksum == checksum and Path(one.folder, checksum_of).exists():
                 return one
+        while True:
+            folder = models / str(number)
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError:  # of a run that registers now, or was killed as it did
+                number += 1
         await asyncio.to_thread(shutil.copytree, model, folder, dirs_exist_ok=True)
     except OSError as error:
-        raise UserError(f"The model cannot be copied to {folder}: {error.strerror}. It stays in {model}.") from None
+        raise UserError(f"The model cannot be copied to {models}: {error.strerror}. It stays in {model}.") from None
     version = Version(
         kind,
         name,

@@ -145,6 +145,7 @@ def test_measuring_two_models_shows_them_side_by_side(patient: Chatbot, prose: P
     said = json.loads(done.stdout)
     old, young = said["models"]
     assert said["samples"]["text"] > 0
+    assert old["bits_per_byte_general_text"][0] > 0, "what every model is measured on, whatever it learned from"
     value, low, high = said["difference"]["bits_per_byte_text"]
     assert low <= value <= high < 0, "the one that learned longer predicts better, beyond the interval"
     assert value == pytest.approx(old["bits_per_byte_text"][0] - young["bits_per_byte_text"][0], abs=1e-3)

@@ -18,6 +18,7 @@ from chatbot.gpt import reading
 from chatbot.gpt.corpus import Report, clean, own_conversations
 from chatbot.gpt.duplicates import Duplicates
 from chatbot.gpt.options import finetuning, pretraining
+from chatbot.gpt.preferences import own_preferences
 from chatbot.gpt.prepare import prepare
 from chatbot.gpt.redaction import redacted
 from chatbot.gpt.samples import Dialogue, Text, Turn, is_held_out
@@ -238,6 +239,30 @@ def test_only_what_people_allowed_and_nothing_forgotten_is_learned() -> None:
         await store.forgetting.person(other.id)
         assert await own_conversations(store, Report()) == []
         assert not learning.exists(), "what training keeps of conversations is forgotten with them"
+
+    with_store(act)
+
+
+def test_in_a_group_everyone_who_spoke_has_to_allow_it() -> None:
+    async def act(store: Store) -> None:
+        group = await store.people.get_or_add("telegram", "-5001", "Tea")
+        ada, bob = [await store.people.get_or_add("telegram", number, "") for number in ("7", "8")]
+        for one in (group, ada):
+            await store.people.allow_learning(one.id, True)
+        replies = []
+        for author in (ada, bob):
+            replies.append(await said(store, group.id, f"said by {author.id}", "a reply"))
+            [question, _] = await store.conversations.path(replies[-1])
+            await store.chats.said_by(question.id, author.id)
+            await store.ratings.rate(replies[-1], 1, person=ada.id)
+        report = Report()
+        [found] = await own_conversations(store, report)
+        assert found.turns[1].content == f"said by {ada.id}"
+        assert report.left_out == {"conversations in which someone spoke who did not allow it": 1}
+        [rated] = await own_preferences(store)
+        assert rated.ids == found.ids
+        paths = [[message.id for message in await store.conversations.path(reply)] for reply in replies]
+        assert [await store.conversations.learnable(path) for path in paths] == [True, False]
 
     with_store(act)
 

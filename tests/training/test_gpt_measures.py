@@ -60,6 +60,18 @@ def test_the_interval_of_a_difference_pairs_the_samples() -> None:
     assert one.less_than(one).low == one.less_than(one).high == 0
 
 
+def test_a_difference_is_of_what_both_saw_alone() -> None:
+    nats, sizes = np.linspace(50.0, 400.0, 60), np.linspace(100.0, 500.0, 60)
+    shorter = sizes.copy()
+    shorter[40:], shorter[:5] = 100.0, 0.0  # cut by a smaller context; left out
+    one, other = Scores(nats, sizes), Scores(nats * 1.02, shorter)
+    assert other.count == 55
+    assert one.alike(other).sum() == 35
+    seen = Scores(nats[5:40], sizes[5:40])
+    assert one.less_than(other) == seen.less_than(Scores(nats[5:40] * 1.02, sizes[5:40]))
+    assert other.bits_per_byte() == Scores(nats[5:] * 1.02, shorter[5:]).bits_per_byte()
+
+
 IDEAL = (
     "Cold", "5", "Banana.", "Red, green, blue", "cat\ndog\nowl\nfox", "HELLO", "good night", '{"name": "Ada"}',
     "Is it late?", "Waves rise.", "It rains.", "a b c d e", "Echo echo echo", "No.", "- apple\n- pear",
