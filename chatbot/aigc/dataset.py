@@ -2,8 +2,8 @@
 
 Read are, in this order: `metadata.jsonl` or `metadata.csv` with file_name and text, and style and concept where there
 are any (Hugging Face's imagefolder convention; text may be a list of captions; where the folder has none, those of
-the folders in it); a .txt beside each picture, one
-caption a line; folders as classes (torchvision's ImageFolder); or pictures alone.
+the folders in it); a .txt beside each picture, one caption a line; folders as classes (torchvision's ImageFolder); or
+pictures alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -29,11 +30,12 @@ from chatbot.errors import UserError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 PICTURES = "pictures.npy"
 ITEMS = "items.json"
-_PARTIAL = "decoded.npy"
+_DECODED = "decoded.partial"
 
 _HELD_OUT = 25  # one concept of these many, and one drawing of these many, is kept for judging
 _ENOUGH = 500  # below this many pictures every one is needed for training
 _LARGEST = 100_000_000  # pixels; beyond, decoding alone takes gigabytes
+_COPIED = 64  # pictures at a time
 _STYLELESS = ""
 
 Tell = Callable[[str, float | None], None]
@@ -68,18 +70,27 @@ class Dataset:
         return [number for number, item in enumerate(self.items) if item.split == name]
 
 
-def scan(folder: Path) -> list[Item]:
-    """What a folder holds, undecoded.
+def scan(folder: Path, complain: Callable[[str], None] = lambda text: None) -> list[Item]:
+    """What a folder holds, undecoded; pictures without metadata beside those that have some are complained of.
 
     Raises:
         UserError: there is no such folder, no picture in it, or its metadata cannot be read.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder.")
-    if described := _described(folder):
-        items = [_item(row, path, folder) for path, rows in described for row in rows(path)]
+    described = _described(folder)
+    places = {path.parent for path in described}
+    plain: list[Path] = []
+    if folder not in places:
+        found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES)
+        plain = [path for path in found if places.isdisjoint(path.parents)]
+    if described:
+        items = [_item(row, path, folder) for path in described for row in _rows(path)]
+        if plain:
+            first = _sound(plain[0].relative_to(folder).as_posix())
+            complain(f"Passed over pictures that have no metadata, as others do: {len(plain)}, {first} the first.")
     else:
-        items = [_plain(path, folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
+        items = [_plain(path, folder) for path in plain]
     if not items:
         raise UserError(f"There are no pictures in {folder}; {', '.join(SUFFIXES)} are read.")
     return _with_splits(items)
@@ -91,42 +102,60 @@ def prepare(
     """Decode every picture of `folder` to `resolution` into `out`; the bad ones are named and passed over.
 
     Args:
-        most: only the first so many, for a look at what a run would cost.
+        most: only so many, from first to last alike, for a look at what a run would cost.
 
     Raises:
         UserError: fewer than two pictures can be read.
     """
-    items = scan(folder)[:most]
+    items = scan(folder, complain)
+    if most is not None and most < len(items):
+        items = [items[n * len(items) // most] for n in range(most)]
     out.mkdir(parents=True, exist_ok=True)
     kept: list[Item] = []
-    pictures = np.lib.format.open_memmap(
-        out / _PARTIAL, mode="w+", dtype=np.uint8, shape=(len(items), resolution, resolution, 4)
-    )
-    bad = 0
-    for number, item in enumerate(items):
-        if number % 100 == 0:
-            tell(f"Reading {len(items)} pictures", number / len(items))
-        try:
-            pictures[len(kept)] = decode(folder / item.file, resolution)
-        except Exception as error:  # whatever a damaged file makes Pillow raise
-            bad += 1
-            if bad <= 20:
-                complain(f"Passed over {item.file}: {_reason(error)}.")
-            continue
-        kept.append(item)
+    bad = transparent = 0
+    with (out / _DECODED).open("wb") as file:
+        for number, item in enumerate(items):
+            if number % 100 == 0:
+                tell(f"Reading {len(items)} pictures", number / len(items))
+            try:
+                picture = decode(folder / item.file, resolution)
+            except Exception as error:  # whatever a damaged file makes Pillow raise
+                bad += 1
+                if bad <= 20:
+                    complain(f"Passed over {_sound(item.file)}: {_reason(error)}.")
+                continue
+            file.write(picture.tobytes())
+            transparent += int(picture[..., 3].min() < 255)
+            kept.append(item)
     if bad > 20:
         complain(f"Passed over {bad} pictures in all.")
     if len(kept) < 2:
         raise UserError(f"{folder} holds {len(kept)} readable picture{'s' * (len(kept) != 1)}; two are the least.")
-    channels = 4 if sum(int(pictures[n, ..., 3].min()) < 255 for n in range(len(kept))) > len(kept) // 100 else 3
-    final = np.ascontiguousarray(pictures[: len(kept), ..., :channels])
-    np.save(out / PICTURES, final)
-    del pictures
-    (out / _PARTIAL).unlink()
-    fingerprint = hashlib.sha256(final.tobytes() + json.dumps([asdict(item) for item in kept]).encode()).hexdigest()
-    content = {"fingerprint": fingerprint, "items": [asdict(item) for item in kept]}
-    (out / ITEMS).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    shape = (len(kept), resolution, resolution, 4)
+    decoded = np.memmap(out / _DECODED, dtype=np.uint8, mode="r", shape=shape)
+    rows = [asdict(item) for item in kept]
+    channels = 4 if transparent > len(kept) // 100 else 3
+    fingerprint = _keep(decoded[..., :channels], json.dumps(rows), out / PICTURES)
+    del decoded
+    (out / _DECODED).unlink()
+    part = out / f"{ITEMS}.partial"  # by items.json it is seen that all is there
+    part.write_text(json.dumps({"fingerprint": fingerprint, "items": rows}), encoding="utf-8")
+    os.replace(part, out / ITEMS)
     return load(out)
+
+
+def _keep(pictures: NDArray[np.uint8], items: str, path: Path) -> str:
+    """Write the pictures as .npy, a few at a time since all may not fit in memory; gives the fingerprint of both."""
+    digest = hashlib.sha256()
+    header = {"descr": pictures.dtype.str, "fortran_order": False, "shape": pictures.shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(pictures), _COPIED):
+            part = pictures[start : start + _COPIED].tobytes()
+            file.write(part)
+            digest.update(part)
+    digest.update(items.encode())
+    return digest.hexdigest()
 
 
 def load(out: Path) -> Dataset:
@@ -166,12 +195,12 @@ def decode(path: Path, resolution: int) -> NDArray[np.uint8]:
         has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
         image = image.convert("RGBA")
     if has_alpha:
-        side = max(image.size)
-        square = Image.new("RGBA", (side, side))
-        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-        image = square.convert("RGBa").resize((resolution, resolution), Image.Resampling.LANCZOS)
-        return np.asarray(image)
-    side = min(image.size)
+        longer = max(image.size)
+        width, height = (max(1, round(side * resolution / longer)) for side in image.size)
+        image = image.convert("RGBa").resize((width, height), Image.Resampling.LANCZOS)
+        square = Image.new("RGBa", (resolution, resolution))
+        square.paste(image, ((resolution - width) // 2, (resolution - height) // 2))
+        return np.asarray(square)
     return np.asarray(ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS))
 
 
@@ -185,7 +214,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_read(path).splitlines(), 1):
+    for number, line in enumerate(_read(path).split("\n"), 1):  # JSON may hold what splitlines splits at
         if line.strip():
             try:
                 row = json.loads(line)
@@ -211,13 +240,26 @@ def _read(path: Path) -> str:
         raise UserError(f"Cannot read {path}: {error}.") from None
 
 
-def _described(folder: Path) -> Sequence[tuple[Path, Callable[[Path], Iterator[dict[str, Any]]]]]:
+def _described(folder: Path) -> list[Path]:
     """The metadata of a folder, or where it has none of its own, of the folders in it, as of splits."""
     for places in ([folder], sorted(each for each in folder.iterdir() if each.is_dir())):
-        for name, rows in (("metadata.jsonl", _json_rows), ("metadata.csv", _csv_rows)):
-            if found := [(place / name, rows) for place in places if (place / name).is_file()]:
-                return found
+        if found := [path for place in places if (path := _metadata(place)) is not None]:
+            return found
     return []
+
+
+def _metadata(place: Path) -> Path | None:
+    found = [path for name in ("metadata.jsonl", "metadata.csv") if (path := place / name).is_file()]
+    return found[0] if found else None
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    return _json_rows(path) if path.suffix == ".jsonl" else _csv_rows(path)
+
+
+def _sound(text: str) -> str:
+    """With ? for the halves of characters that JSON may hold, and that stand in names which are not UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _item(row: dict[str, Any], path: Path, folder: Path) -> Item:
@@ -227,10 +269,10 @@ def _item(row: dict[str, Any], path: Path, folder: Path) -> Item:
     if not isinstance(text, str | list):
         raise UserError(f"{path}: the text of {file} is neither text nor a list of texts.")
     said = [text] if isinstance(text, str) else [each for each in text if isinstance(each, str)]
-    texts = [each.encode("utf-8", "replace").decode().strip() for each in said if each.strip()]
+    texts = [_sound(each).strip() for each in said if each.strip()]
     concept = row.get("concept") or (texts[0] if texts else "")
     file = file if path.parent == folder else f"{path.parent.name}/{file}"
-    return Item(file, tuple(texts), str(row.get("style") or _STYLELESS), str(concept))
+    return Item(file, tuple(texts), _sound(str(row.get("style") or _STYLELESS)), _sound(str(concept)))
 
 
 def _plain(path: Path, folder: Path) -> Item:
@@ -239,7 +281,7 @@ def _plain(path: Path, folder: Path) -> Item:
     if beside.is_file():
         texts = [line.strip() for line in _read(beside).splitlines() if line.strip()]
     else:
-        texts = [path.parent.name.replace("_", " ")] if path.parent != folder else []
+        texts = [_sound(path.parent.name).replace("_", " ")] if path.parent != folder else []
     return Item(file, tuple(texts), _STYLELESS, texts[0] if texts else "")
 
 
@@ -262,4 +304,4 @@ def _split(item: Item, drawings: int, concepts: int) -> str:
 
 
 def _chance(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4], "big")
