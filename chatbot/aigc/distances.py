@@ -10,6 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+_NEIGHBOURS = 5
+
+FEWEST = 2 * (_NEIGHBOURS + 2)
+"""Pictures below which a half has too few for `coverage` to find neighbours."""
+
 
 def kid(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """Kernel inception distance between two sets of features (n, d), (m, d) (Bińkowski et al. 2018)."""
@@ -28,8 +33,7 @@ def kid(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
 def kid_and_fid(real: NDArray[np.float64], made: NDArray[np.float64], label: str) -> dict[str, float]:
     """KID and FID between half of the real pictures and what was made for the captions of the other half, and their
-    floors, between both halves. As many pictures each, since FID falls with their number, and no real one with
-    what was made for its own caption and style, which is nearer to it than another real one is.
+    floors, between both halves.
 
     Args:
         made: of the captions of `real`, in their order.
@@ -41,9 +45,7 @@ def kid_and_fid(real: NDArray[np.float64], made: NDArray[np.float64], label: str
         found = fid_statistics_to_metric(*statistics, verbose=False)
         return float(found["frechet_inception_distance"])
 
-    order = np.random.default_rng(0).permutation(len(real))
-    half = len(real) // 2
-    first, second, other = real[order[:half]], real[order[half:]], made[order[half:]]
+    first, second, other = _halves(real, made)
     separator = "-" if label.startswith("like") else " "
     return {
         f"KID{separator}{label}": kid(first, other),
@@ -54,19 +56,41 @@ def kid_and_fid(real: NDArray[np.float64], made: NDArray[np.float64], label: str
 
 
 def coverage(real: NDArray[np.float64], made: NDArray[np.float64]) -> dict[str, float]:
-    """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020)."""
+    """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020), between the same
+    halves as `kid_and_fid`; `FEWEST` pictures or more."""
     from prdc import compute_prdc
 
+    first, _, other = _halves(real, made)
     with redirect_stdout(io.StringIO()):  # it prints how many there are
-        found = compute_prdc(real_features=real, fake_features=made, nearest_k=5)
+        found = compute_prdc(real_features=first, fake_features=other, nearest_k=_NEIGHBOURS)
     return {name: float(found[name]) for name in ("precision", "recall", "density", "coverage")}
 
 
-def nearest(points: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far each point is from the nearest `among` others, (n,)."""
-    return torch.cdist(torch.from_numpy(points), torch.from_numpy(among)).min(1).values.numpy()
+def inception_score(logits: NDArray[np.float64]) -> float:
+    """Of a classifier's logits (n, classes): how sure it is of each picture, and how many classes it sees (Salimans
+    et al. 2016)."""
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    return float(isc_features_to_metric(torch.from_numpy(logits))["inception_score_mean"])
+
+
+def nearest(points: NDArray[np.float64], among: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """How far each point is from the nearest `among` others, and which that is, (n,) each."""
+    found = torch.cdist(torch.from_numpy(points), torch.from_numpy(among)).min(1)
+    return found.values.numpy(), found.indices.numpy()
 
 
 def apart(points: NDArray[np.float64]) -> float:
     """Mean distance between two of the points."""
     return float(F.pdist(torch.from_numpy(points)).mean())
+
+
+def _halves(
+    real: NDArray[np.float64], made: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Half of the real pictures, the other half, and what was made for the captions of that one. As many pictures
+    each, since FID falls with their number, and no real one beside what was made for its own caption and style, which
+    is nearer to it than another real one is."""
+    order = np.random.default_rng(0).permutation(len(real))
+    half = len(real) // 2
+    return real[order[:half]], real[order[half:]], made[order[half:]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import secrets
 import zlib
@@ -90,6 +91,8 @@ class Imagination:
         notices = []
         if prompt and not english:
             notices.append(f"{self.name} reads English, and Chinese only word by word; it knows no word of this.")
+        elif prompt and math.isnan(understood[0].likeness):
+            notices.append(f"{self.name} has no memory of captions, and cannot tell whether it knows what this is.")
         elif understood[0].likeness < UNKNOWN:
             notices.append(f"{self.name} may not know what this is; it takes it for {_either(taken)}.")
         elif not all(_said(name, prompt) for name in taken):

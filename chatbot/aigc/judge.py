@@ -2,7 +2,8 @@
 
 `python -m chatbot.aigc.judge DATA OUT` trains it from a folder of pictures with captions. It is a small
 convolutional network that lays a picture beside the vectors of captions (CLIP's symmetric contrast, Radford et al.
-2021), from pixels. Nothing of G, D or their assistants is in it, and it never sees a picture that was made.
+2021), from pixels; where there are none, beside another view of the same picture (SimCLR, Chen et al. 2020). Nothing
+of G, D or their assistants is in it, and it never sees a picture that was made.
 """
 
 from __future__ import annotations
@@ -82,24 +83,31 @@ def train(
     batch: int = 128,
     seed: int = 1_234,
 ) -> Judge:
-    """A judge of the training split's pictures, which must be 64x64."""
+    """A judge of the training split's pictures, which must be 64x64, by their captions where any were read."""
     torch.manual_seed(seed)
     judge = Judge().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
     numbers = data.split("train")
-    for step in range(steps):
-        generator = step_generator(seed, step)
-        chosen = order_of(numbers, batch, step, seed)
+    captioned = read.vectors.shape[1] > 0
+
+    def view(chosen: Sequence[int], generator: torch.Generator) -> Tensor:
         pictures = vary(as_batch(data.pictures, chosen, torch.device("cpu")), generator)
         colour = torch.rand(len(chosen), 3, 1, 1, generator=generator) * 2 - 1
         pictures = on_background(pictures, colour)
-        pictures = pictures + torch.rand(len(chosen), 1, 1, 1, generator=generator) * 0.2 * torch.randn(
+        return pictures + torch.rand(len(chosen), 1, 1, 1, generator=generator) * 0.2 * torch.randn(
             pictures.shape, generator=generator
         )
-        said = judge.embed_caption(read.draw(chosen, generator))
-        concepts = read.concepts[chosen]
-        loss = losses.contrast(judge(pictures), said, concepts[:, None] == concepts[None], judge.temperature)
+
+    for step in range(steps):
+        generator = step_generator(seed, step)
+        chosen = order_of(numbers, batch, step, seed)
+        pictures = view(chosen, generator)
+        if captioned:
+            beside, shows = judge.embed_caption(read.draw(chosen, generator)), read.concepts[chosen]
+        else:
+            beside, shows = judge(view(chosen, generator)), torch.tensor(chosen)
+        loss = losses.contrast(judge(pictures), beside, shows[:, None] == shows[None], judge.temperature)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()

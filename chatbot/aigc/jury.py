@@ -38,7 +38,7 @@ class Looked:
 
     Attributes:
         made, real: features of its picture of the same caption and style, and of the real one, (n, d).
-        found: whether the caption is the nearest of a hundred to its picture, (n,).
+        found: whether the caption is the nearest of a hundred, or of all there are, to its picture, (n,).
         apart: mean distance between four pictures of one caption, (captions,).
         sheet: some of its pictures.
     """
@@ -87,8 +87,7 @@ class Jury:
                     f"The pictures in {data} are {theirs}, and those of the model in use are {ours}; `chatbot train "
                     "aigc` begins a new one."
                 )
-            self._reader = TextEncoder(encoder)
-            self._read = captions.read(self.real.items, "text", lambda: self._reader, tell)
+            self._read = captions.read(self.real.items, "text", lambda: TextEncoder(encoder), tell)
             self._judge = judge_of(self.real, self._read, tell)
             self._scratch = held.pop_all()
 
@@ -101,20 +100,13 @@ class Jury:
         imagination = Imagination(folder, self._encoder, name)
         if imagination.model.conditioning != "text":
             raise UserError(f"{name} was trained without captions, and what is judged is whether it shows them.")
-        measured = Measurement(imagination, self.real, self._read, self._reader, self._judge, tell)
+        measured = Measurement(imagination, self.real, self._read, self._judge, tell)
         made = measured.made(self.numbers)
-        found = np.zeros(len(self.numbers), dtype=bool)
-        places = {number: place for place, number in enumerate(self.numbers)}
-        for split in ("drawing", "concept"):
-            mine = [number for number in self.numbers if self.real.items[number].split == split]
-            if mine:
-                hits = measured.found([made[places[number]] for number in mine], mine)
-                found[[places[number] for number in mine]] = hits[:, 0]
         return Looked(
             name,
             measured.features(made),
             measured.features(measured.images(self.numbers)),
-            found,
+            measured.found(made, self.numbers)[:, 0],
             measured.apart(spread(self.real.split("train"), _CAPTIONS)),
             measured.shown(made),
         )

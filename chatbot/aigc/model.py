@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -42,7 +43,7 @@ UNKNOWN = 0.45
 @dataclass(frozen=True, slots=True)
 class Understood:
     """How a prompt was read: the vector G is given, the thing the model knows that it was taken for, and how near
-    (cosine) the nearest is."""
+    (cosine) the nearest is; no number (nan) where the model has no memory, and cannot tell."""
 
     vector: Tensor
     taken_for: str
@@ -108,7 +109,7 @@ class PictureModel:
         near, as fruits are to "a fruit", the seed chooses (Gumbel's maximum). `named` is the number of what
         the prompt calls by its name."""
         if not len(self.known):
-            return Understood(vector, "", 1.0)
+            return Understood(vector, "", math.nan)
         likeness = self.known @ vector
         chance = torch.rand(len(likeness), generator=_source(seed + 2)).clamp(1e-6, 1 - 1e-6)
         chosen = int((SNAP * likeness - (-chance.log()).log()).argmax()) if named is None else named

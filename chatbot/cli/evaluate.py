@@ -29,19 +29,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "by npm into the cache)",
     )
     aigc.add_argument("--grid", type=Path, metavar="FILE.png", help="write the uncurated pictures of the prompts")
+    aigc.add_argument(
+        "--nearest",
+        type=Path,
+        metavar="FILE.png",
+        help="write some pictures, the nearest training picture after each",
+    )
     aigc.add_argument("--json", action="store_true", help="print one JSON object")
     aigc.set_defaults(run=run)
     evaluate_gpt.add_arguments(what)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.grid is not None and arguments.grid.suffix.lower() != ".png":
-        raise UserError(f"{arguments.grid} does not end in .png, and PNG is what is written.")
+    for path in (arguments.grid, arguments.nearest):
+        if path is not None and path.suffix.lower() != ".png":
+            raise UserError(f"{path} does not end in .png, and PNG is what is written.")
     from chatbot.aigc.evaluate import evaluate
 
     with ProgressPrinter() as progress:
         folder, encoder, name = run_async(_folders(arguments.model, progress))
-        figures = evaluate(folder, encoder, name, arguments.data, arguments.grid, progress.tell, say)
+        figures = evaluate(
+            folder, encoder, name, arguments.data, arguments.grid, progress.tell, say, nearest=arguments.nearest
+        )
     if arguments.json:
         print(json.dumps(figures, ensure_ascii=False, indent=1))
         return 0
