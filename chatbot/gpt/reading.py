@@ -1,6 +1,6 @@
 """Reads the files to learn from, one sample after the other: text, JSON lines, JSON and Parquet.
 
-Nothing is read whole, however long its lines are, but the array of a .json file.
+Nothing is read whole, however long its lines are.
 
 Every function raises UserError, naming file and line, where a file is not what it should be.
 """
@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from chatbot.errors import UserError
+from chatbot.gpt.cutting import BREAK, end_of_part
+from chatbot.gpt.json_array import DECODER, entries
 from chatbot.gpt.samples import Dialogue, Preference, Role, Sample, Text, Turn
 
 MOST_LINE = 64 * 2**20
-"""Bytes of a line of JSON: it has to be read whole."""
+"""Bytes of a line of JSON, or characters of an entry of an array: it has to be read whole."""
 
-TEXT_SIZE = 4_000
-"""Characters after which a text file is cut, at the next empty line: parts of it are held out."""
-
-_LONGEST_TEXT = 4 * TEXT_SIZE
-_BLOCK = 2**20
-_BREAK = "<|endoftext|>"
+_BLOCK = 2**16
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -71,43 +68,39 @@ def _read(path: Path) -> Iterator[Sample]:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
 
 
+def _decoded(path: Path) -> Iterator[str]:
+    """The text of a file, in blocks, without a byte order mark."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    line = 1
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            try:
+                text = decoder.decode(block, final=not file.peek(1))
+            except UnicodeDecodeError as error:
+                raise UserError(_not_utf8(path, line + error.object[: error.start].count(b"\n"), error)) from None
+            line += block.count(b"\n")
+            yield text
+
+
 # text
 
 
 def _text(path: Path) -> Iterator[Sample]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    held, line, began, encoded = "", 1, 1, 1
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            try:
-                held += decoder.decode(block, final=not file.peek(1))
-            except UnicodeDecodeError as error:
-                at = encoded + error.object[: error.start].count(b"\n")
-                raise UserError(_not_utf8(path, at, error)) from None
-            encoded += block.count(b"\n")
-            if "\0" in held:
-                raise UserError(f"{path}, line {line + held[: held.index(chr(0))].count(chr(10))}: it is no text.")
-            held = held.removeprefix("\ufeff") if line == 1 else held
-            while (cut := _end_of_text(held)) is not None:
-                text, held = held[:cut], held[cut:]
-                line += text.count("\n")
-                if text.replace(_BREAK, "").strip():
-                    yield Text(text.replace(_BREAK, "").strip(), f"{path}, line {began}")
-                began = line
-    if held.replace(_BREAK, "").strip():
-        yield Text(held.replace(_BREAK, "").strip(), f"{path}, line {began}")
+    held, line = "", 1
+    for block in _decoded(path):
+        held += block
+        if "\0" in held:
+            raise UserError(f"{path}, line {line + held[: held.index(chr(0))].count(chr(10))}: it is no text.")
+        while (end := end_of_part(held)) is not None:
+            part, held = held[:end], held[end:]
+            yield from _part(part, f"{path}, line {line}")
+            line += part.count("\n")
+    yield from _part(held, f"{path}, line {line}")
 
 
-def _end_of_text(held: str) -> int | None:
-    """Where the first text of `held` ends, if that can be told yet."""
-    mark = held.find(_BREAK)
-    if 0 <= mark < TEXT_SIZE:
-        return mark + len(_BREAK)
-    for between in ("\n\n", "\n", " "):
-        cut = held.find(between, TEXT_SIZE, _LONGEST_TEXT)
-        if cut >= 0 and (between == "\n\n" or len(held) >= _LONGEST_TEXT):
-            return cut + len(between)
-    return _LONGEST_TEXT if len(held) >= _LONGEST_TEXT else None
+def _part(text: str, place: str) -> Iterator[Sample]:
+    if text := text.removesuffix(BREAK).strip():
+        yield Text(text, place)
 
 
 # JSON
@@ -129,27 +122,20 @@ def _jsonl(path: Path) -> Iterator[Sample]:
 
 def _parsed(line: bytes, path: Path, number: int) -> Any:
     try:
-        return json.loads(line.decode("utf-8-sig"))
+        return DECODER.decode(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(_not_utf8(path, number, error)) from None
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deeply"
-        raise UserError(f"{path}, line {number}: it is no JSON: {reason}.") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {number}: it is no JSON: {error.msg}.") from None
+    except RecursionError:
+        raise UserError(f"{path}, line {number}: it is nested too deeply.") from None
 
 
 def _json(path: Path) -> Iterator[Sample]:
-    with path.open("rb") as file:
-        head = file.read(1024).lstrip()
-    if not head.startswith(b"["):  # an entry a line, whatever it is called
+    if not next(_decoded(path), "").lstrip().startswith("["):  # an entry a line, whatever it is called
         yield from _jsonl(path)
         return
-    try:
-        entries = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(_not_utf8(path, 1 + error.object[: error.start].count(b"\n"), error)) from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: it is no JSON: {error.msg}.") from None
-    for number, entry in enumerate(entries, start=1):
+    for number, entry in enumerate(entries(_decoded(path), path, MOST_LINE), start=1):
         yield _sample(entry, f"{path}, entry {number}")
 
 
@@ -160,12 +146,13 @@ def _parquet(path: Path) -> Iterator[Sample]:
     try:
         number = 0
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=256):
-            for row in batch.to_pylist():
+            for row in batch.to_struct_array():
                 number += 1
-                filled = {name: value for name, value in row.items() if value is not None}
-                yield _sample(filled, f"{path}, row {number}")
+                yield _sample(row.as_py(), f"{path}, row {number}")
     except pyarrow.ArrowException as error:
         raise UserError(f"{path} is no Parquet file: {str(error).splitlines()[0]}") from None
+    except (ValueError, OverflowError) as error:  # a text that is not UTF-8, a date that is none
+        raise UserError(f"{path}, row {number}: it cannot be read: {error}.") from None
 
 
 _READERS = {".txt": _text, ".md": _text, ".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
@@ -179,11 +166,12 @@ def _sample(entry: Any, place: str) -> Sample:
         entry = {"text": entry}
     if not isinstance(entry, dict):
         raise UserError(f"{place}: it is neither a text nor a conversation.")
+    entry = {name: value for name, value in entry.items() if value is not None}
     for name in ("messages", "conversations", "conversation"):
         if name in entry:
             return _dialogue(entry[name], entry.get("system"), place)
     if "chosen" in entry or "completion" in entry:
-        return _preference(entry, place)
+        return _replies(entry, place)
     if "instruction" in entry and "output" in entry:  # Alpaca
         asked = "\n\n".join(_string(entry.get(name, ""), place, name) for name in ("instruction", "input"))
         reply = _string(entry["output"], place, "output")
@@ -192,29 +180,33 @@ def _sample(entry: Any, place: str) -> Sample:
     if "text" in entry:
         return Text(_string(entry["text"], place, "text"), place)
     raise UserError(
-        f"{place}: it has neither messages, conversations, instruction and output, chosen and rejected, prompt, "
-        "completion and label, nor text."
+        f"{place}: it has neither messages, conversations, instruction and output, prompt and completion, chosen and "
+        "rejected, nor text."
     )
 
 
-def _preference(entry: dict[str, Any], place: str) -> Preference:
-    """trl's formats: a prompt, and which of two replies to it was chosen, or one with a label of true or false."""
+def _replies(entry: dict[str, Any], place: str) -> Preference | Dialogue:
+    """trl's formats: a prompt and a reply to learn, or one with a label of true or false, or one chosen, one not."""
     names = ("chosen", "rejected") if "chosen" in entry else ("completion",)
     sides = [_said(entry.get(name), place, "assistant") for name in names]
     before = _said(entry.get("prompt", []), place, "user")
-    for turns in sides:
+    for name, turns in zip(names, sides, strict=True):
         if not turns or turns[-1].role != "assistant" or not turns[-1].content.strip():
-            raise UserError(f"{place}: what was chosen or not does not end with a reply of the assistant.")
-    if any(len(turns) > 1 for turns in sides):  # the conversation stands in each, with or without a prompt beside it
-        before = sides[0][:-1]
-        if any(turns[:-1] != before for turns in sides):
+            raise UserError(f"{place}: {name} does not end with a reply of the assistant.")
+    if any(len(turns) > 1 for turns in sides):
+        said = sides[0][:-1]
+        if any(turns[:-1] != said for turns in sides):
             raise UserError(f"{place}: the replies are to different conversations.")
+        # It goes on from the prompt, or the conversation stands in each, with or without a prompt beside it.
+        before = (*before, *said) if said[0].role == "assistant" else said
     if not before or before[-1].role != "user":
         raise UserError(f"{place}: nobody asks what the replies could answer.")
     asked = tuple(Turn(turn.role, turn.content, learns=False) for turn in before)
     replies = [turns[-1].content for turns in sides]
     if len(replies) == 1:
-        if not isinstance(label := entry.get("label"), bool):
+        if "label" not in entry:
+            return Dialogue((*asked, Turn("assistant", replies[0])), place)
+        if not isinstance(label := entry["label"], bool):
             raise UserError(f"{place}: its label is neither true nor false.")
         return Preference(asked, replies[0] if label else None, None if label else replies[0], place)
     if replies[0] == replies[1]:

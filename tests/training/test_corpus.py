@@ -16,6 +16,7 @@ from pyarrow import parquet
 from chatbot.errors import UserError
 from chatbot.gpt import reading
 from chatbot.gpt.corpus import Report, clean, own_conversations
+from chatbot.gpt.cutting import LONGEST, SHORTEST
 from chatbot.gpt.duplicates import Duplicates
 from chatbot.gpt.options import finetuning, pretraining
 from chatbot.gpt.preferences import own_preferences
@@ -51,11 +52,37 @@ def test_every_kind_of_file_gives_the_same_conversation(tmp_path: Path) -> None:
     for name, entry in shapes.items():
         lines(tmp_path / name, [entry])
     (tmp_path / "array.json").write_text(json.dumps([shapes["alpaca.jsonl"]]))
+    (tmp_path / "marked.json").write_text("\ufeff\n" + json.dumps([shapes["alpaca.jsonl"]], indent=1))
+    lines(tmp_path / "null.jsonl", [shapes["alpaca.jsonl"] | {"input": None, "system": None, "messages": None}])
+    (tmp_path / "number.jsonl").write_text(json.dumps({"messages": said})[:-1] + ', "id": ' + "1" * 5000 + "}")
     parquet.write_table(pyarrow.Table.from_pylist([{"messages": said}]), tmp_path / "table.parquet")
     turns = (Turn("user", "What is it?"), Turn("assistant", "It is this."))
     found = samples(tmp_path)
-    assert len(found) == 5
+    assert len(found) == 8
     assert all(isinstance(one, Dialogue) and one.turns == turns for one in found)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"prompt": "What is it?", "completion": "It is this."},
+        {"prompt": [ASKED], "completion": [REPLIED], "label": None},
+        {"prompt": "What", "completion": [{"role": "assistant", "content": "?"}, ASKED, REPLIED]},
+    ],
+)
+def test_a_completion_without_a_label_is_a_conversation(entry: dict[str, object], tmp_path: Path) -> None:
+    [found] = samples(lines(tmp_path / "some.jsonl", [entry]))
+    assert isinstance(found, Dialogue)
+    assert found.turns[-2:] == (Turn("user", "What is it?", learns=False), Turn("assistant", "It is this."))
+    assert found.turns[0].content.startswith("What")
+    assert found.replies == ["It is this."]
+
+
+def test_a_text_of_parquet_that_is_not_utf8_is_named_by_its_row(tmp_path: Path) -> None:
+    texts = pyarrow.array([b"one", b"\xff", b"three"], pyarrow.binary()).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "bad.parquet")
+    with pytest.raises(UserError, match=r"bad.parquet, row 2: it cannot be read: 'utf-8' codec can't decode"):
+        samples(tmp_path)
 
 
 def test_a_text_file_is_cut_at_empty_lines_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
@@ -63,24 +90,65 @@ def test_a_text_file_is_cut_at_empty_lines_and_nothing_of_it_is_lost(tmp_path: P
     found = samples(path)
     assert len(found) > 5
     assert "".join("".join(one.content.split()) for one in found) == "".join(path.read_text().split())
-    assert all(reading.TEXT_SIZE / 2 < len(one.content) < 2 * reading.TEXT_SIZE for one in found[:-1])
+    assert all(SHORTEST - 2 <= len(one.content) <= LONGEST for one in found[:-1])  # without the empty line
+    assert path.read_text().split("\n\n")[0] in found[0].content
+    assert all(one.content.endswith(".") for one in found), "no sentence is cut"
 
 
-def test_a_huge_line_of_text_is_streamed(tmp_path: Path) -> None:
-    path = tmp_path / "line.txt"
-    with path.open("w") as file:
-        for number in range(1000):
-            file.write(f"{number:05d} " * 10_000)
-    assert path.stat().st_size == 60_000_000
+def peak_of_reading(path: Path) -> tuple[list[int], int]:
+    """The length of each sample, and bytes of memory."""
     tracemalloc.start()
-    longest = count = 0
-    for one in reading.read([path]):
-        longest, count = max(longest, len(one.content)), count + 1
+    lengths = [len(one.content) for one in reading.read([path])]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert count > 3000
-    assert longest < 20_000
-    assert peak < 12_000_000
+    return lengths, peak
+
+
+@pytest.mark.parametrize("between", [" ", ""])
+def test_a_huge_line_of_text_is_streamed(between: str, tmp_path: Path) -> None:
+    path = tmp_path / "line.txt"
+    path.write_text(between.join(f"{number * 7919 % 100_003:05d}" for number in range(500_000)))
+    lengths, peak = peak_of_reading(path)
+    assert len(lengths) > 300
+    assert max(lengths) <= LONGEST
+    assert peak < path.stat().st_size / 4
+
+
+def test_a_huge_array_of_json_is_streamed(tmp_path: Path) -> None:
+    path = tmp_path / "array.json"
+    path.write_text(json.dumps([{"text": f"{number} " * 100} for number in range(10_000)]))
+    lengths, peak = peak_of_reading(path)
+    assert len(lengths) == 10_000
+    assert peak < path.stat().st_size / 4
+
+
+@pytest.mark.parametrize("between", ["\n\n", "\r\n\r\n", "\n", " ", ""])
+def test_what_is_inserted_into_a_text_changes_only_the_parts_near_it(between: str, tmp_path: Path) -> None:
+    text = prose(3, 6000).replace("\n\n", between)
+    if not between:
+        text = text.replace(" ", "")
+    middle = text.index("." + between, len(text) // 2) + 1 + len(between)
+    added = " ".join(prose(4, 30).split()) + between
+    path = tmp_path / "text.txt"
+    found = []
+    for content in (text, added + text, text[:middle] + added + text[middle:]):
+        path.write_bytes(content.encode())
+        found.append([one.content for one in samples(path)])
+    before, *after = found
+    assert len(before) > 40
+    for parts in after:
+        assert len(set(before) - set(parts)) < 8
+        assert len(set(parts) - set(before)) < 8
+
+
+def test_a_mark_ends_a_text_wherever_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "marked.txt"
+    texts = ["a " * length + "b\n\nend." for length in (2150, 250, LONGEST // 2 - 4, 10, 40_000, 70)]
+    path.write_text("<|endoftext|>".join(texts))
+    found = [one.content for one in samples(path)]
+    assert found[:4] == texts[:4]
+    assert found[-1] == texts[-1]
+    assert "".join("".join(found[4:-1]).split()) == "".join(texts[4].split())
 
 
 BAD: dict[str, tuple[bytes, str]] = {
@@ -95,6 +163,14 @@ BAD: dict[str, tuple[bytes, str]] = {
     "other.jsonl": (b'{"question": "a"}', "line 1: it has neither messages"),
     "number.jsonl": (b'{"messages": [{"role": "user", "content": 3}]}', "line 1: message 1 is no text"),
     "half.jsonl": (b'{"text": "\\ud83d"}', "half a character"),
+    "deep.jsonl": (b'{"text": "a"}\n' + b"[" * 200_000, "deep.jsonl, line 2: it is nested too deeply"),
+    "deep.json": (b'[{"text": "a"},\n' + b"[" * 200_000, "deep.json, line 2: it is nested too deeply"),
+    "broken.json": (b'[{"text": "a"},\n\n{"text": "b"]', "broken.json, line 3: it is no JSON: Expecting ','"),
+    "cut.json": (b'[{"text": "a"},\n{"text": "b"}\n', "cut.json, line 3: it is no JSON: Expecting ','"),
+    "more.json": (b'[{"text": "a"},\n{"text": "b"}]\n{"text": "c"}', "more.json, line 2: something follows the end"),
+    "mixed.json": (b'[{"text": "\xc3\xbc"},\n{"text": "\xfc"}]', "mixed.json, line 2: it is not UTF-8 (0xfc)"),
+    "none.json": (b"\xef\xbb\xbf [ ]", "nothing to learn from"),
+    "unsaid.jsonl": (b'{"prompt": "a", "completion": " "}', "line 1: completion does not end with a reply"),
     "table.parquet": (b"PAR1 not really", "table.parquet is no Parquet file"),
     "binary.txt": (b"abc\n\0\0", "binary.txt, line 2: it is no text"),
 }  # fmt: skip
@@ -121,6 +197,14 @@ def test_a_line_of_json_too_long_to_be_read_is_named(tmp_path: Path, monkeypatch
     path = tmp_path / "long.jsonl"
     path.write_text('{"text": "a"}\n{"text": "' + "a" * 2**18 + '"}\n')
     with pytest.raises(UserError, match=r"long.jsonl, line 2: it is longer"):
+        samples(path)
+
+
+def test_an_entry_of_an_array_too_long_to_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MOST_LINE", 2**20)
+    path = tmp_path / "long.json"
+    path.write_text('[{"text": "a"},\n{"text": "' + "a" * 2**22 + '"}]')
+    with pytest.raises(UserError, match=r"long.json, line 2: it is no JSON: .*, or an entry of more than 1 MiB"):
         samples(path)
 
 
@@ -154,6 +238,24 @@ def test_exact_and_near_duplicates_are_learned_once() -> None:
         ("token 123456789:AAEhBOweik6ad9r_QXMENQjcrGbqCr4K-bc", "key"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----", "key"),
         ("AKIAIOSFODNN7EXAMPLE", "key"),
+        ("-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQ\n-----END PGP PRIVATE KEY BLOCK-----", "key"),
+        ("at 8.8.8.8:53", "ip"),
+        ("http://93.184.216.34:8080/x", "ip"),
+        ("IP:8.8.8.8", "ip"),
+        ("call 01601234567", "phone"),
+        ("call 015112345678", "phone"),
+        ("call 06 12 34 56 78", "phone"),
+        ("call 06.12.34.56.78", "phone"),
+        ("call 0470 12 34 56", "phone"),
+        ("call 138-1234-5678", "phone"),
+        ("我的电话是13812345678吗", "phone"),
+        ("卡号4111111111111111。", "card"),
+        ("密钥sk-proj-abcdefghij0123456789XYZ是我的", "key"),
+        ("令牌glpat-abcdefghij0123456789是我的", "key"),
+        ("地址8.8.8.8是我的", "ip"),
+        ("jürgen@müller.de", "e-mail"),
+        ("张三@example.org", "e-mail"),
+        ("제 번호는 +82 10 1234 5678입니다", "phone"),
     ],
 )
 def test_personal_data_is_redacted_and_counted(text: str, kind: str) -> None:
@@ -170,12 +272,24 @@ def test_personal_data_is_redacted_and_counted(text: str, kind: str) -> None:
         "order 4111 1111 1111 1112 fails the checksum",
         "version 2.8.10 of 2026-11-25 has 1,234,567 lines",
         "std::vector<int> at http://example.org:8080/a-b",
+        "+100 points, +5.25%, 上涨+5.25%, $1,234,567.89",
+        "at 2024-05-06 07:08:09.123456, 1714953600 or 1714953600009",
+        "ISBN 0-306-40615-2, 0306406152, 978-0-306-40615-7, 9780306402098",
+        "order 5551234567, article 012345678905",
+        "version 1.2.3.4, 版本1.2.3.4, v1.2.3.4, 10.0.0.1:80",
+        "2**64 = 18446744073709551616, 圆周率是3.141592653589793, 2的50次方是1125899906842624",
+        "01 02 03 04 05 06 07 08, 在2024-05-06到2025-06-07",
     ],
 )
 def test_what_only_looks_like_it_stays(text: str) -> None:
     counts: Counter[str] = Counter()
     assert redacted(text, counts) == text
     assert not counts
+
+
+def test_what_touches_an_address_stays() -> None:
+    after = "是我的邮箱请在收到以后尽快回复我谢谢你的帮助我们下周再见面讨论这个问题"
+    assert redacted(f"联系ada@example.org{after}", Counter()) == f"联系[e-mail]{after}"
 
 
 def test_the_side_of_a_sample_never_changes() -> None:
