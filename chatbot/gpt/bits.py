@@ -22,7 +22,7 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """-log P in nats of each sample, and the bytes of UTF-8 that it is of; both (samples,), and 0 of what is left out."""
+    """-log P in nats of each sample, and the bytes of UTF-8 that it is of: both (samples,), 0 where left out."""
 
     nats: NDArray[np.float64]
     sizes: NDArray[np.float64]

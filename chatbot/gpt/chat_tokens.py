@@ -1,18 +1,20 @@
 """From samples to token ids, and which of them are learned.
 
-A conversation becomes the very ids that the engines send: the text of the chat template with its control tokens, the
-messages without, so that "<|im_end|>" typed by a person stays text. Learned are the replies, and the token that ends
-each.
+A conversation becomes the very ids that the engines send (`chatbot.engines.prompt`), and a reply after them: the text
+of the chat template with its control tokens, the messages without, so that "<|im_end|>" typed by a person stays text.
+Learned are the replies, from where their prompt ends, and the token that ends each.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import dropwhile, groupby, pairwise
 from typing import Any
 
+from chatbot.engines.base import ChatMessage
+from chatbot.engines.prompt import Frame, Frames, without_system
 from chatbot.errors import UserError
 from chatbot.gpt.samples import Dialogue, Text, Turn
 
@@ -21,9 +23,9 @@ TRANSCRIPT = (
     "{% if message.role == 'user' %}User: {{ message.content }}\n"
     "{% elif message.role == 'assistant' %}Assistant: {{ message.content }}{{ eos_token }}\n"
     "{% else %}{{ message.content }}\n\n"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}Assistant: {% endif %}"
 )
-"""The chat template of a base that has none."""
+"""The chat template of a base that has none. Its prompts end where a reply begins, after the space."""
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -52,12 +54,14 @@ class Encoder:
 
     def __init__(self, tokenizer: Any, ends: set[int], longest: int) -> None:
         self._tokenizer, self._ends, self._longest = tokenizer, ends, longest
+        self._ids = lru_cache(maxsize=256)(self._tokenize)
+        self._answered, self._opened = Frames(), Frames()
         self.parts = 0
         """Conversations that were too long and were cut into parts, so far."""
 
     def text(self, sample: Text) -> Tokens:
         """A text between two marks of its end: it begins after nothing, and that it ends is learned too."""
-        ids = self._plain(sample.text)
+        ids = self._tokenize(sample.text, False)
         # The end of a text, where the tokenizer has a token for it: the end of a turn is another thing.
         end = self._tokenizer.get_vocab().get("<|endoftext|>", self._tokenizer.eos_token_id)
         return Tokens(
@@ -72,70 +76,160 @@ class Encoder:
         Raises:
             UserError: the chat template refuses it.
         """
-        whole = self.rendered(sample.turns, sample.place)
-        if len(whole.ids) <= self._longest:
-            if any(whole.learns):
-                yield whole
+        parts = [spoken(sample.turns)]
+        if not parts[0]:  # nothing was answered
             return
-        self.parts += 1
-        system = sample.turns[:1] if sample.turns[0].role == "system" else ()
-        rest = sample.turns[len(system) :]
-        starts = [n for n, turn in enumerate(rest) if turn.role == "user"] or [0]
-        starts[0] = 0
-        exchanges = [rest[begin:end] for begin, end in pairwise([*starts, len(rest)])]
+        if self._length(parts[0], sample.place) > self._longest:
+            self.parts += 1
+            parts = list(self._parts(parts[0], sample.place))
+        for part in parts:
+            for turns in self._as_sent(self._taken(part, sample.place)):
+                tokens = _cut(self.rendered(turns, sample.place), self._longest)
+                if any(tokens.learns):
+                    yield tokens
+
+    def _parts(self, turns: Sequence[Turn], place: str) -> Iterator[Sequence[Turn]]:
+        """As many whole exchanges at a time as fit a row; one that does not fit is alone."""
+        system = turns[:1] if turns[0].role == "system" else ()
+        rest = turns[len(system) :]
+        starts = [n for n, turn in enumerate(rest) if turn.role == "user"]
         held: list[Turn] = []
-        last: Tokens | None = None
-        for exchange in exchanges:
-            grown = self.rendered((*system, *held, *exchange), sample.place)
-            if len(grown.ids) > self._longest and held:
-                if last is not None and any(last.learns):
-                    yield last
+        for exchange in (rest[begin:end] for begin, end in pairwise([*starts, len(rest)])):
+            if held and self._length((*system, *held, *exchange), place) > self._longest:
+                yield (*system, *held)
                 held = []
-                grown = self.rendered((*system, *exchange), sample.place)
             held += exchange
-            last = _cut(grown, self._longest)
-        if last is not None and any(last.learns):
-            yield last
+        yield (*system, *held)
+
+    def _as_sent(self, turns: Sequence[Turn]) -> list[Sequence[Turn]]:
+        """The conversation; each reply apart, where it does not stand there later on as when it was the newest: some
+        templates move the system prompt to the newest message, or take thoughts out of older replies."""
+        replies = [n for n, turn in enumerate(turns) if turn.role == "assistant" and turn.learns]
+        said = [self._said(turns[: n + 1]) for n in replies]
+        if all(later[: len(one)] == one for one, later in pairwise(said)):
+            return [turns]
+        return [(*(replace(turn, learns=False) for turn in turns[:n]), turns[n]) for n in replies]
+
+    def _said(self, turns: Sequence[Turn]) -> list[int]:
+        """Everything up to the last word of the last reply."""
+        ids, after = self._replied(turns)
+        return ids[: after[len(turns) - 1].start]
 
     def rendered(self, turns: Sequence[Turn], place: str) -> Tokens:
-        """A conversation, however long it is. Raises UserError where the chat template refuses it."""
-        marks = [f"\ue000{secrets.token_hex(8)}\ue001" for _ in turns]
-        said = [{"role": turn.role, "content": mark} for turn, mark in zip(turns, marks, strict=True)]
-        try:
-            rest = str(self._tokenizer.apply_chat_template(said, tokenize=False))
-        except Exception as error:  # a template refuses in whatever way its author chose
-            raise UserError(
-                f"{place}: the chat template of the base model refuses this conversation: {error}."
-            ) from None
-        ids: list[int] = []
-        learns: list[bool] = []
-        size, ended = 0, True
-        for turn, mark in zip(turns, marks, strict=True):
-            before, found, after = rest.partition(mark)
-            if not found:  # a template may leave a message out
-                continue
-            self._template(before, ids, learns, ended=ended)
-            body = self._plain(turn.content)
-            learned = turn.role == "assistant" and turn.learns
-            ids += body
-            learns += [learned] * len(body)
-            size += len(turn.content.encode()) * learned
-            rest, ended = after, not learned
-        self._template(rest, ids, learns, ended=ended)
+        """A conversation as one sample, however long it is: one whose last reply alone learns, or of `_as_sent`.
+
+        Raises:
+            UserError: the chat template refuses it.
+        """
+        said = self._taken(spoken(turns), place)
+        ids, after = self._replied(said)
+        learns, size = [False] * len(ids), 0
+        for number, turn in enumerate(said):
+            if turn.role == "assistant" and turn.learns and number in after:  # a template may leave one out
+                begin, behind = len(self._prompt(said[:number])), after[number]
+                end = next((at + 1 for at in behind if ids[at] in self._ends), behind.start)
+                learns[begin:end] = [True] * (end - begin)
+                size += len(turn.content.encode())
         return Tokens(ids, learns, size)
 
-    def _template(self, text: str, ids: list[int], learns: list[bool], *, ended: bool) -> None:
-        """Append text of the template; after a reply that is learned it is learned up to the token that ends it."""
-        new: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids if text else []
-        end = next((place for place, token in enumerate(new) if token in self._ends), -1)
-        ids += new
-        learns += [not ended and place <= end for place in range(len(new))]
+    def _replied(self, turns: Sequence[Turn]) -> tuple[list[int], dict[int, range]]:
+        """As `_laid`: what the engines send for the last reply, that reply, and its end."""
+        last = len(turns) - 1
+        opened, answered = self._frame(turns[:last], opened=True), self._frame(turns)
+        at = answered.index(last)
+        before, opening = _text(answered[at - 1]), _text(opened[-1])
+        # What the template writes before a reply beyond its prompt, the model has to say itself.
+        beyond = before.removeprefix(opening) if before.startswith(opening) else ""
+        ids, after = self._laid((*opened, beyond, last, *answered[at + 1 :]), turns)
+        if not any(ids[at] in self._ends for at in after[last]):  # the template ends a reply by no token
+            ids[after[last].start :] = [self._tokenizer.eos_token_id]
+            after[last] = range(after[last].start, len(ids))
+        return ids, after
 
-    def _plain(self, text: str) -> list[int]:
+    def _length(self, turns: Sequence[Turn], place: str) -> int:
+        return len(self._replied(self._taken(turns, place))[0])
+
+    def _taken(self, turns: Sequence[Turn], place: str) -> Sequence[Turn]:
+        """A conversation as the chat template takes it: without the role of the system, where it refuses that."""
+        for said in (turns, _without_system(turns)):
+            try:
+                self._frame(said)
+            except Exception as error:  # a template refuses in whatever way its author chose
+                reason = str(error).rstrip(".")
+            else:
+                return said
+        raise UserError(f"{place}: the chat template of the base model refuses this conversation: {reason}.")
+
+    def _prompt(self, turns: Sequence[Turn]) -> list[int]:
+        """What the engines send for the reply that comes next."""
+        return self._laid(self._frame(turns, opened=True), turns)[0]
+
+    def _frame(self, turns: Sequence[Turn], *, opened: bool = False) -> Frame:
+        render = partial(_rendered, self._tokenizer, opened)
+        return (self._opened if opened else self._answered).around(_messages(turns), render)
+
+    def _laid(self, frame: Frame, turns: Sequence[Turn]) -> tuple[list[int], dict[int, range]]:
+        """Ids of messages and what is around them, and by message the places after it up to the next."""
+        ids: list[int] = []
+        after: dict[int, range] = {}
+        number = end = -1
+        for part in frame:
+            if isinstance(part, str):
+                ids += self._ids(part, True)
+            else:
+                after[number] = range(end, len(ids))
+                ids += self._ids(turns[part].content, False)
+                number, end = part, len(ids)
+        after[number] = range(end, len(ids))
+        return ids, after
+
+    def _tokenize(self, text: str, control: bool) -> list[int]:
         if not text:
             return []
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=not control).input_ids
         return ids
+
+
+def spoken(turns: Sequence[Turn]) -> Sequence[Turn]:
+    """A conversation as the chat sends it (`chatbot.context`): from what the person said first to the last reply,
+    neighbours of one role as one message; empty where nothing is answered."""
+    system = [turn for turn in turns if turn.role == "system"]
+    rest = list(dropwhile(lambda turn: turn.role != "user", (turn for turn in turns if turn.role != "system")))
+    while rest and rest[-1].role == "user":
+        rest.pop()
+    merged = [_joined(list(some)) for _, some in groupby(rest, key=lambda turn: turn.role)]
+    return (*system, *merged) if merged else ()
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The control token that the chat template writes right after a reply; None where it writes something else."""
+    asked_and_answered = [ChatMessage("user", ""), ChatMessage("assistant", "")]
+    after = _text(Frames().around(asked_and_answered, partial(_rendered, tokenizer, False))[-1])
+    ids: list[int] = tokenizer(after, add_special_tokens=False).input_ids if after else []
+    known = tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
+    return ids[0] if known is not None and known.special else None
+
+
+def _rendered(tokenizer: Any, opened: bool, messages: list[dict[str, str]]) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened))
+
+
+def _messages(turns: Sequence[Turn]) -> list[ChatMessage]:
+    return [ChatMessage(turn.role, turn.content) for turn in turns]
+
+
+def _joined(turns: Sequence[Turn]) -> Turn:
+    return Turn(turns[0].role, "\n\n".join(turn.content for turn in turns), all(turn.learns for turn in turns))
+
+
+def _without_system(turns: Sequence[Turn]) -> Sequence[Turn]:
+    rest = [turn for turn in turns if turn.role != "system"]
+    said = without_system(_messages(turns))
+    return [replace(turn, content=message.content) for turn, message in zip(rest, said, strict=True)]
+
+
+def _text(part: str | int) -> str:
+    return part if isinstance(part, str) else ""
 
 
 def _cut(tokens: Tokens, longest: int) -> Tokens:
@@ -155,9 +249,11 @@ def use_template(tokenizer: Any) -> None:
     """Give a tokenizer without a chat template one that it has the tokens for."""
     if tokenizer.chat_template:
         return
+    begins = tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
     known = tokenizer.get_vocab()
     if {"<|im_start|>", "<|im_end|>"} <= known.keys():
-        tokenizer.chat_template = CHATML
+        template = CHATML
         tokenizer.eos_token = "<|im_end|>"
     else:
-        tokenizer.chat_template = TRANSCRIPT
+        template = TRANSCRIPT
+    tokenizer.chat_template = "{{ bos_token }}" * begins + template

@@ -12,7 +12,14 @@ import torch
 
 from chatbot.gpt import prepare, speed
 from chatbot.gpt.corpus import Report
-from chatbot.gpt.networks import base_model, compute_targets_only, new_model, parameters, with_adapters
+from chatbot.gpt.networks import (
+    base_model,
+    compute_targets_only,
+    keeps_apart,
+    new_model,
+    parameters,
+    with_adapters,
+)
 from chatbot.gpt.options import Options
 from chatbot.gpt.prefer import rewards
 from chatbot.gpt.samples import Sample
@@ -40,6 +47,8 @@ def estimate(
             model = new_model(options, data.tokenizer())
         else:
             model = base_model(Path(options.base_folder), options.base)
+            if not keeps_apart(model, options.base):
+                data.unpack()
         compute_targets_only(model)
         if options.lora_rank:
             begun = Path(options.adapter) if options.adapter else None
@@ -53,7 +62,7 @@ def estimate(
                 loss = rewards(model, batch).sum() if options.stage == "prefer" else model(**batch).loss
             loss.backward()
             tried += 1
-        a_row = data.tokens_a_row(options)
+        a_row = data.tokens_a_row
         pace = tried * rows * a_row / (time.monotonic() - started)
         steps = options.steps or math.ceil(options.epochs * len(data.train) / options.rows_a_step)
         tokens = round(steps * options.rows_a_step * a_row)

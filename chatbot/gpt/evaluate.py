@@ -62,7 +62,7 @@ class Measured:
 def held_out(data: Sequence[Path], own: Sequence[Dialogue], most: int, tell: Tell) -> dict[str, list[Predicted]]:
     """What of some data is held out, by kind: `text`, `chats` and the person's `own`; of each `most` at most.
 
-    They are those that no run has trained on.
+    They are those that no run has trained on as they stand.
 
     Raises:
         UserError: data that cannot be used.

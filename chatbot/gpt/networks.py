@@ -128,6 +128,30 @@ def check_vocabulary(model: Any, tokenizer: Any, name: str) -> None:
         )
 
 
+@torch.no_grad()
+def keeps_apart(model: Any, name: str) -> bool:
+    """Whether texts that share a row do not see each other: some models leave it to the positions, which begin anew
+    with each, and some do not look at those. Tried out with another first text, and with another last token.
+
+    Raises:
+        UserError: a token sees those after it, or the logits are more than the output layer gives.
+    """
+    length = 8
+    ids = torch.arange(1, 2 * length + 1).repeat(3, 1)
+    ids[1, :length] += 2 * length
+    ids[2, -1] += 2 * length
+    positions = torch.arange(length).repeat(3, 2)
+    hidden = _hidden(model, ids, positions)
+    logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+    if not _close(hidden[0, :-1], hidden[2, :-1]):
+        what = "which reads a text from both sides"
+    elif not _close(logits, model.get_output_embeddings()(hidden)):
+        what = "whose logits are not what its output layer gives"
+    else:
+        return _close(hidden[0, length:], hidden[1, length:])
+    raise UserError(f"{name} is a {type(model).__name__}, {what}; it cannot be fine-tuned here.")
+
+
 def compute_targets_only(model: Any) -> None:
     """Let the model compute logits where something is learned, and no others.
 
@@ -152,7 +176,7 @@ def compute_targets_only(model: Any) -> None:
     ) -> Any:
         if labels is None:
             return whole(input_ids=input_ids, position_ids=position_ids, **rest)
-        hidden = self.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+        hidden = _hidden(self, input_ids, position_ids)
         chosen = labels != IGNORED
         nats = _nats(self.get_output_embeddings(), hidden[chosen], labels[chosen])
         rows = nats.new_zeros(len(labels)).index_add(0, chosen.nonzero()[:, 0], nats)
@@ -165,6 +189,16 @@ def parameters(model: Any) -> tuple[int, int]:
     """How many weights there are, and how many of them are trained."""
     counts = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     return sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
+
+
+def _hidden(model: Any, ids: Tensor | None, positions: Tensor | None) -> Tensor:
+    """What the output layer is given, (rows, length, width)."""
+    hidden: Tensor = model.base_model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+    return hidden
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-3)
 
 
 def _nats(head: torch.nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:

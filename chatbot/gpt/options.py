@@ -92,7 +92,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "block": 512, "batch_tokens": 65_536, "rate": 1.5e-3, "epochs": 1.0,
     },
     "124m": {
-        "vocabulary": 32_768, "layers": 12, "width": 768, "heads": 12,
+        "vocabulary": 50_304, "layers": 12, "width": 768, "heads": 12,
         "block": 1024, "batch_tokens": 524_288, "rate": 1e-3, "epochs": 1.0,
     },
 }  # fmt: skip

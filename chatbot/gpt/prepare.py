@@ -6,13 +6,14 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chatbot.errors import UserError
 from chatbot.gpt import reading, rows, tokenizer
-from chatbot.gpt.chat_tokens import Encoder, use_template
+from chatbot.gpt.chat_tokens import Encoder, end_of_turn, use_template
 from chatbot.gpt.corpus import Report, clean
 from chatbot.gpt.options import Options
 from chatbot.gpt.prefer import Preferences, encoded
@@ -43,14 +44,20 @@ class Prepared:
         """SHA-256 of all token ids and of which are learned."""
         return rows.fingerprint(split.meta["sha256"] for split in (self.train, self.held))
 
-    def tokens_a_row(self, options: Options) -> float:
-        """Tokens of what is learned at once, on the average: a row, or the replies of a preference."""
-        if options.stage == "prefer":
-            return float(self.train.meta["tokens"] / len(self.train))
-        return options.block
+    @property
+    def tokens_a_row(self) -> float:
+        """Tokens of what is learned at once, on the average: a row as far as it is filled, a preference's replies."""
+        tokens = self.train.tokens if isinstance(self.train, rows.Rows) else int(self.train.meta["tokens"])
+        return tokens / len(self.train)
 
     def tokenizer(self) -> Any:
         return tokenizer.load(self.folder / TOKENIZER)
+
+    def unpack(self) -> None:
+        """Give each text and conversation rows of its own."""
+        for split in (self.train, self.held):
+            if isinstance(split, rows.Rows):
+                split.unpack()
 
 
 def load(folder: Path, options: Options) -> Prepared:
@@ -158,10 +165,8 @@ def _some(samples: Iterable[tuple[Text, bool]]) -> Iterator[str]:
 
 def _finetuning(options: Options, samples: Iterable[tuple[Sample, bool]], folder: Path) -> int:
     """Returns how many conversations had to be cut into parts."""
-    known = tokenizer.load(Path(options.base_folder))
-    use_template(known)
+    known, encoder = _of_base(options)
     known.save_pretrained(folder / TOKENIZER)
-    encoder = Encoder(known, ends_of(known), options.block)
     with rows.Writer(folder / "train", len(known)) as train, rows.Writer(folder / "held", len(known)) as held:
         for sample, held_out in samples:
             split = held if held_out else train
@@ -182,19 +187,15 @@ def check_learnable(sample: Sample) -> None:
 
 def count_preferences(options: Options, found: Sequence[Preference]) -> int:
     """How many of some preferences would be learned."""
-    known = tokenizer.load(Path(options.base_folder))
-    use_template(known)
-    encoder = Encoder(known, ends_of(known), options.block)
+    _, encoder = _of_base(options)
     kept = [one for one, held_out in clean(found, Report()) if isinstance(one, Preference) and not held_out]
     fitting, _ = encoded((one.with_system(options.system) for one in kept), encoder, options.block)
     return len(balanced(fitting, Counter()))
 
 
 def _preferring(options: Options, samples: Iterable[tuple[Sample, bool]], folder: Path, report: Report) -> None:
-    known = tokenizer.load(Path(options.base_folder))
-    use_template(known)
+    known, encoder = _of_base(options)
     known.save_pretrained(folder / TOKENIZER)
-    encoder = Encoder(known, ends_of(known), options.block)
     splits: dict[bool, list[Preference]] = {False: [], True: []}
     for sample, held_out in samples:
         if not isinstance(sample, Preference):
@@ -212,10 +213,27 @@ def _preferring(options: Options, samples: Iterable[tuple[Sample, bool]], folder
     report.learned, report.held_out = (len(_split(folder / name, options)) for name in ("train", "held"))
 
 
-def ends_of(known: Any) -> set[int]:
-    """Ids of the tokens that end a reply."""
-    ends = {known.eos_token_id}
-    ends |= {
-        known.get_vocab()[name] for name in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>") if name in known.get_vocab()
-    }
-    return ends
+def _of_base(options: Options) -> tuple[Any, Encoder]:
+    """The tokenizer of the base, and what encodes samples for it."""
+    folder = Path(options.base_folder)
+    known = tokenizer.load(folder)
+    use_template(known)
+    return known, Encoder(known, ends_of(known, _configured_end(folder)), options.block)
+
+
+def _configured_end(folder: Path) -> int | list[int] | None:
+    """What ends a reply of the model in a folder, as transformers reads it."""
+    for name in ("generation_config.json", "config.json"):
+        with suppress(OSError, ValueError):
+            end: int | list[int] | None = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+            return end
+    return None
+
+
+def ends_of(known: Any, configured: int | list[int] | None = None) -> set[int]:
+    """Ids of the tokens that end a reply: by the tokenizer, by its chat template, by the base (`configured`)."""
+    vocabulary = known.get_vocab()
+    ends = {vocabulary.get(name) for name in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")}
+    ends |= {known.eos_token_id, end_of_turn(known)}
+    ends |= set(configured if isinstance(configured, list) else [configured])
+    return {end for end in ends if end is not None}

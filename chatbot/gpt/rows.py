@@ -103,6 +103,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows, without what fills them up."""
+        return sum(piece.end - piece.begin for row in self._rows for piece in row)
+
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         ids = np.zeros(self.length, dtype=np.int64)
         labels = np.full(self.length, IGNORED, dtype=np.int64)
@@ -125,6 +130,10 @@ class Rows:
         """Some rows, each value (rows, length)."""
         rows = [self[number] for number in numbers]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def unpack(self) -> None:
+        """Let no samples share a row."""
+        self._rows = [[piece] for row in self._rows for piece in row]
 
     def bytes_of(self, number: int) -> float:
         """Bytes of text that a row teaches; a share of its sample's where that spans several rows."""

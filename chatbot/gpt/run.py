@@ -32,6 +32,7 @@ from chatbot.gpt.networks import (
     base_model,
     check_vocabulary,
     compute_targets_only,
+    keeps_apart,
     new_model,
     parameters,
     with_adapters,
@@ -139,7 +140,7 @@ class Run:
         began = time.monotonic()
         data = self._data()
         tokenizer = data.tokenizer()
-        model = self._model(tokenizer)
+        model = self._model(data, tokenizer)
         steps = self.options.steps or math.ceil(self.options.epochs * len(data.train) / self.options.rows_a_step)
         if self.rank == 0 and not self._resumed:
             self._check_room(model)
@@ -235,16 +236,20 @@ class Run:
             raise Stopped("Stopped before it began to learn: nothing is kept yet; begin it again.")
         self.tell(text, fraction)
 
-    def _model(self, tokenizer: Any) -> Any:
+    def _model(self, data: Prepared, tokenizer: Any) -> Any:
         self.tell("Making the model", None)
         torch.manual_seed(self.options.seed)
         if self.options.stage == "pretrain":
             model = new_model(self.options, tokenizer)
         else:
             model = base_model(Path(self.options.base_folder), self.options.base)
-            model.generation_config.eos_token_id = sorted(prepare.ends_of(tokenizer))
+            model.generation_config.eos_token_id = sorted(
+                prepare.ends_of(tokenizer, model.generation_config.eos_token_id)
+            )
             model.config.eos_token_id = tokenizer.eos_token_id
             check_vocabulary(model, tokenizer, self.options.base)
+            if not keeps_apart(model, self.options.base):
+                data.unpack()
             longest = getattr(model.config, "max_position_embeddings", None)
             if longest and longest < self.options.block:
                 raise UserError(f"{self.options.base} sees {longest} tokens; --block {self.options.block} is more.")
@@ -297,7 +302,7 @@ class Run:
             steps,
             stats,
             model,
-            self.options.rows_a_step * data.tokens_a_row(options),
+            self.options.rows_a_step * data.tokens_a_row,
             stopping=self.stopping,
             improved=lambda: self._keep(trainer, self.run / "best"),
             samples=lambda: self._tried(trainer, tokenizer),

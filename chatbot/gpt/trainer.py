@@ -9,7 +9,8 @@ import math
 import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -37,6 +38,7 @@ class Examples(Protocol):
 
 
 Kind = TypeVar("Kind", bound=Examples)
+Found = TypeVar("Found")
 
 
 class Steps(IterableDataset[dict[str, Tensor]]):
@@ -73,6 +75,9 @@ class ExampleTrainer(Trainer, Generic[Kind]):
         steps: of the whole run.
         micro_rows: examples computed at once.
         complain: told what a person should know.
+
+    Raises:
+        UserError: the memory does not suffice for the model.
     """
 
     def __init__(
@@ -89,7 +94,8 @@ class ExampleTrainer(Trainer, Generic[Kind]):
         complain: Callable[[str], None],
         callbacks: list[Any],
     ) -> None:
-        super().__init__(model=model, args=arguments, callbacks=callbacks)
+        with _memory_suffices():
+            super().__init__(model=model, args=arguments, callbacks=callbacks)
         self.options, self.run, self.micro_rows = options, run, micro_rows
         self.train_rows, self.held_rows, self.steps = train, held, steps
         self.complain = complain
@@ -102,6 +108,11 @@ class ExampleTrainer(Trainer, Generic[Kind]):
         return DataLoader(steps, batch_size=None)
 
     # a step
+
+    def train(self, *arguments: Any, **named: Any) -> Any:
+        """As Trainer does it. Raises UserError where the memory does not suffice, however few rows are computed."""
+        with _memory_suffices():
+            return super().train(*arguments, **named)
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -117,15 +128,7 @@ class ExampleTrainer(Trainer, Generic[Kind]):
         model.train()
         held = self._prepare_inputs(inputs)
         total = _over_all(self.weight(held))
-        while True:
-            try:
-                return self._forward_backward(model, held, total)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                trouble = type(error).__name__
-            # Outside of the handler: the error holds on to the memory of the frames it passed through.
-            self._halve(model, trouble)
+        return self._within_memory(model, partial(self._forward_backward, model, held, total))
 
     def _forward_backward(self, model: Any, held: dict[str, Tensor], weight: Tensor) -> Tensor:
         count = len(held["input_ids"])
@@ -160,6 +163,18 @@ class ExampleTrainer(Trainer, Generic[Kind]):
     def figures(self, sums: list[float]) -> dict[str, float]:
         """From these sums, what is measured of the model: first that by which the best state is chosen, the least."""
 
+    def _within_memory(self, model: Any, compute: Callable[[], Found]) -> Found:
+        """What `compute` gives, begun anew with half as many rows at once as long as the memory does not suffice."""
+        while True:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                trouble = type(error).__name__
+            # Outside of the handler: the error holds on to the memory of the frames it passed through.
+            self._halve(model, trouble)
+
     def _halve(self, model: Any, trouble: str) -> None:
         if self.micro_rows == 1 or self.args.world_size > 1:
             rows = f"{self.micro_rows} rows of {self.options.block} tokens at once"
@@ -176,6 +191,11 @@ class ExampleTrainer(Trainer, Generic[Kind]):
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """The figures of what is held out, each process looking at its share; nothing where nothing is."""
+        # It would be compiled anew for single rows, and for each length of the samples.
+        with torch.compiler.set_stance("force_eager") if self.options.compile else nullcontext():
+            return self._figures_now()
+
+    def _figures_now(self) -> dict[str, float]:
         numbers = self.held_numbers()
         rank, ranks = self.args.process_index, self.args.world_size
         model = self.model_wrapped
@@ -185,7 +205,8 @@ class ExampleTrainer(Trainer, Generic[Kind]):
             mine = numbers[min(at + rank, len(numbers) - 1)]
             held = self._prepare_inputs(self.held_rows.batch([mine]))
             with torch.no_grad():
-                found = torch.tensor(self.measure(model, mine, held), dtype=torch.float64)
+                measured = self._within_memory(model, partial(self.measure, model, mine, held))
+            found = torch.tensor(measured, dtype=torch.float64)
             found = found if at + rank < len(numbers) else torch.zeros_like(found)
             sums = found if sums is None else sums + found
         model.train()
@@ -253,7 +274,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    said = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")  # the last, cuBLAS
+    return any(one in text for one in said)
+
+
+@contextmanager
+def _memory_suffices() -> Iterator[None]:
+    """Raises UserError where it does not, and fewer rows at once would not help."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"The memory does not suffice to train this model ({type(error).__name__}); a smaller one needs less, "
+            "and so do --method lora and, with several GPUs, --fsdp."
+        ) from None
 
 
 def _over_all(value: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ def test_measuring_two_models_shows_them_side_by_side(patient: Chatbot, prose: P
     assert len(old["replies"]) == 10
     assert 0 <= old["repetition"] <= 1
     assert old["tokens_per_s"] > 0
-    assert page.read_text().count("<svg") == 3, "bits per byte, instructions, refusals"
+    assert page.read_text().count("<svg") == 5, "bits per byte of three kinds, instructions, refusals"
 
 
 def test_a_run_that_is_told_to_stop_saves_and_can_be_gone_on_with(

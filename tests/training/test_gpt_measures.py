@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from chatbot.gpt import checks, speed
 from chatbot.gpt.bits import Scores, score
+from chatbot.gpt.networks import with_adapters
 from chatbot.gpt.options import finetuning
 from chatbot.gpt.samples import Dialogue, Text, Turn
 from chatbot.gpt.tokenizer import load
@@ -100,5 +101,90 @@ def test_what_is_computed_at_once_is_at_most_a_step_and_less_with_longer_rows(fo
     cpu = torch.device("cpu")
     assert 1 <= speed.find_micro_rows(model, few, cpu, 1) < speed.find_micro_rows(model, many, cpu, 1)
     assert speed.find_micro_rows(model, many, cpu, 64) <= 2
+
+
+def test_a_gpu_is_asked_for_nothing_where_a_single_row_is_all_there_is(folder: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(folder)
+    one = finetuning("full", block=512, batch_tokens=1024)
+    assert speed.find_micro_rows(model, one, torch.device("cuda:99"), 2) == 1
+    assert model.device.type == "cpu"
+
+
+class TooLarge(LlamaForCausalLM):
+    """A model that no GPU has the memory for."""
+
+    def to(self, *arguments: Any, **named: Any) -> NoReturn:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_where_nothing_fits_a_gpu_one_row_is_left_for_training_to_say_it(folder: Path) -> None:
+    many = finetuning("full", block=64, batch_tokens=8192)
+    assert speed.find_micro_rows(TooLarge.from_pretrained(folder), many, torch.device("cuda"), 1) == 1
+
+
+def test_a_model_that_processes_share_is_on_no_gpu_whole_to_find_the_rows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, shared = TooLarge.from_pretrained(folder), finetuning("full", block=8, batch_tokens=2**20, fsdp=True)
+    free = speed.memory(model, shared, 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    two, four = (speed.find_micro_rows(model, shared, torch.device("cuda"), ranks) for ranks in (2, 4))
+    assert 1 < two < four
+
+
+class Card:
+    """A GPU of 10 GB: 2 GB of weights, as much of gradients, and 0.1 GB for each row, and 0.3 once for all."""
+
+    held = 2e9
+
+    def free(self) -> float:
+        return 10e9 - self.held
+
+    def taken(self, rows: int) -> float:
+        before, self.held = self.held, 4e9
+        return self.held - before + 0.3e9 + 0.1e9 * rows
+
+
+def test_a_row_on_a_gpu_is_charged_with_what_it_takes_and_no_gradient() -> None:
+    card = Card()
+    moments = 4e9
+    rows = speed.rows_within(card.free, card.taken, moments)
+    assert 9.5e9 < card.held + moments + card.taken(rows) < 10e9
+
+
+def test_a_weight_costs_what_is_computed_with_it(folder: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(folder)
     weights = sum(weight.numel() for weight in model.parameters())
-    assert speed.flops_a_token(model, 100) == 6 * weights + 12 * 2 * 64 * 100
+    attention = 12 * 2 * 64 * 100
+    assert speed.flops_a_token(model, 100) == 6 * weights + attention
+    adapted = with_adapters(model, 4, 0)
+    added = sum(weight.numel() for weight in adapted.parameters()) - weights
+    assert speed.flops_a_token(adapted, 100) == 4 * weights + 6 * added + attention
+    gpt2 = GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=32, vocab_size=97, n_positions=100))
+    computed = sum(weight.numel() for weight in gpt2.parameters()) - 100 * 32
+    assert speed.flops_a_token(gpt2, 100) == 6 * computed + 12 * 2 * 32 * 100
+
+
+@pytest.mark.parametrize(
+    ("gpu", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA A100 80GB PCIe", 312e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40", 181e12),
+        ("NVIDIA L40S", 362e12),
+        ("Tesla T4", 65e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA T400", 0),
+        ("NVIDIA A10G", 0),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 0),
+        ("NVIDIA GeForce RTX 3090 Ti", 0),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 0),
+        ("NVIDIA A100-PCIE-40GB", 312e12),
+    ],
+)
+def test_a_gpu_is_known_by_its_whole_name(gpu: str, peak: float) -> None:
+    assert speed.peak_of(gpu) == peak

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,16 +18,20 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 from chatbot.errors import UserError
+from chatbot.gpt.chat_tokens import CHATML
 from chatbot.gpt.corpus import Report
-from chatbot.gpt.networks import compute_targets_only, new_model, unburden
+from chatbot.gpt.dry_run import estimate
+from chatbot.gpt.networks import compute_targets_only, new_model, parameters, unburden
 from chatbot.gpt.options import Options, finetuning, pretraining
+from chatbot.gpt.rows import IGNORED, Rows
 from chatbot.gpt.run import Outcome, Run, Stopped
 from chatbot.gpt.trainer import Steps, TokenTrainer, is_out_of_memory
 from chatbot.training import checkpoint
-from tests.training.chats import chats, lines, small_model, text_file
+from chatbot.training.stats import Stats
+from tests.training.chats import chats, lines, small_model, small_tokenizer, text_file
 
 TINY: dict[str, Any] = {
     "vocabulary": 300, "layers": 2, "width": 32, "heads": 2, "block": 64, "batch_tokens": 512, "steps": 12,
@@ -59,10 +64,10 @@ def start(
     return outcome, said
 
 
-def after(steps: int) -> Callable[[], bool]:
-    """Asks to stop once it was asked so often."""
+def after(steps: int, run: Path) -> Callable[[], bool]:
+    """Asks to stop once it was asked so often after the run had begun."""
     counted = iter(range(10_000))
-    return lambda: next(counted) >= steps
+    return lambda: (run / "run.json").exists() and next(counted) >= steps
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -131,7 +136,7 @@ def test_adapters_stopped_again_and_again_end_as_those_that_were_not(tmp_path: P
     this: Options | None = asked
     while True:
         try:
-            start(tmp_path / "parts", this, after(2))
+            start(tmp_path / "parts", this, after(2, tmp_path / "parts"))
             break
         except Stopped:
             stops, this = stops + 1, None
@@ -151,7 +156,8 @@ def test_the_loss_falls_and_what_is_held_out_is_predicted_better(prose: Path, tm
     assert losses[-1] < 0.7 * losses[0]
     assert bits[-1] < bits[0]
     assert outcome.figures["held_bits_per_byte"] == min(bits)
-    assert outcome.figures["tokens"] == 60 * 512
+    filled = Rows(tmp_path / "run" / "data" / "train", 64)
+    assert outcome.figures["tokens"] == round(60 * 8 * filled.tokens / len(filled)) < 60 * 512
     assert any("→" in line for line in said), "samples are shown as it goes"
     report = (tmp_path / "run" / "report.html").read_text()
     assert "<svg" in report
@@ -211,6 +217,42 @@ def test_a_row_too_much_for_the_memory_is_said(prose: Path, tmp_path: Path, monk
     with pytest.raises(UserError, match="a smaller --block needs less"):
         start(tmp_path / "run", options(prose))
     assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+
+
+def test_measuring_that_lacks_memory_once_is_begun_anew(
+    prose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = options(prose, steps=3, micro_rows=8, evaluations=1)
+    start(tmp_path / "whole", asked)
+
+    def poor(model: Any) -> None:
+        compute_targets_only(model)
+        forward, lacking = model.forward, [True]
+
+        def once(*arguments: Any, **named: Any) -> Any:
+            if named.get("labels") is not None and not torch.is_grad_enabled() and lacking:
+                lacking.clear()
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return forward(*arguments, **named)
+
+        model.forward = once
+
+    monkeypatch.setattr("chatbot.gpt.run.compute_targets_only", poor)
+    outcome, said = start(tmp_path / "poor", asked)
+    assert "The memory did not suffice; 4 rows are computed at once from now on." in said
+    whole = next(row for row in Stats(tmp_path / "whole", active=False).rows() if "held_bits_per_byte" in row)
+    assert outcome.figures["held_bits_per_byte"] == whole["held_bits_per_byte"]
+
+
+def test_memory_that_does_not_suffice_for_the_optimizer_is_said(
+    prose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(self: Any, closure: Any = None) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(UserError, match="does not suffice to train this model"):
+        start(tmp_path / "run", options(prose))
 
 
 @pytest.mark.parametrize("micro_rows", [1, 3, 8])
@@ -311,15 +353,58 @@ def test_two_processes_have_the_losses_of_one(more: tuple[str, ...], prose: Path
         assert all(there[name] == pytest.approx(here[name], rel=1e-3) for name in names), here["step"]
 
 
+def test_processes_compute_as_many_rows_at_once_as_each_has_room_for(tmp_path: Path) -> None:
+    script = tmp_path / "find.py"
+    script.write_text(
+        "import sys; import torch; from transformers import LlamaForCausalLM; from chatbot.gpt import options, speed;"
+        "from chatbot.training import parallel; rank, ranks = parallel.start();"
+        "asked = options.finetuning('full', block=(64, 512)[rank], batch_tokens=8192);"
+        "model = LlamaForCausalLM.from_pretrained(sys.argv[1]); cpu = torch.device('cpu');"
+        "print(f'rows: {speed.find_micro_rows(model, asked, cpu, ranks)}', flush=True); parallel.finish()"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, str(script), str(small_model(tmp_path / "base"))],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [line for line in done.stdout.splitlines() if line.startswith("rows")] == ["rows: 4", "rows: 4"]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_has_the_losses_of_one_that_is_not(prose: Path, tmp_path: Path) -> None:
+    from torch._dynamo.utils import counters
+
+    losses = []
+    counters.clear()
+    for compiled in (False, True):
+        run = tmp_path / str(compiled)
+        start(run, options(prose, layers=1, steps=3, evaluations=1, compile=compiled))
+        rows = Stats(run, active=False).rows()
+        losses.append([row.get("loss", row.get("held_loss")) for row in rows if "samples" not in row])
+    plain, fast = losses
+    assert len(plain) == 4
+    assert fast == pytest.approx(plain, rel=1e-4)
+    assert counters["stats"]["unique_graphs"] == 1, "it is compiled for the rows of training alone"
+
+
 def test_a_run_is_not_begun_over_another_nor_worked_on_by_two(prose: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run to resume"):
         start(tmp_path / "run", None)
     with pytest.raises(Stopped):
-        start(tmp_path / "run", options(prose), after(1))
+        start(tmp_path / "run", options(prose), after(1, tmp_path / "run"))
     with pytest.raises(UserError, match="There is a run"):
         start(tmp_path / "run", options(prose))
     with FileLock(tmp_path / "run" / ".lock"), pytest.raises(UserError, match="Another training is at work"):
         start(tmp_path / "run", None)
+
+
+def test_a_stop_while_data_is_prepared_leaves_room_for_another_begin(prose: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="nothing is kept yet"):
+        start(tmp_path / "run", options(prose, steps=2), lambda: True)
+    outcome, _ = start(tmp_path / "run", options(prose, steps=2))
+    assert outcome.figures["steps"] == 2
 
 
 @pytest.mark.parametrize("room", [30_000, 180_000])  # for no weights; for weights, and not for the optimizer's state
@@ -327,7 +412,7 @@ def test_a_full_disk_is_said_and_what_was_saved_stands(room: int, prose: Path, t
     """A limit on the size of files stands in for a disk without room: the system refuses the write as well."""
     run = tmp_path / "run"
     with pytest.raises(Stopped):
-        start(run, options(prose), after(1))
+        start(run, options(prose), after(1, run))
     [before] = checkpoint.numbers(run / "checkpoints")
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
@@ -360,6 +445,20 @@ def test_a_new_model_predicts_no_better_than_chance_before_it_has_learned(prose:
     assert float(loss) == pytest.approx(math.log(300), rel=0.02)
 
 
+def test_124m_has_so_many_parameters() -> None:
+    asked = pretraining("124m")
+
+    class Known:
+        bos_token_id = eos_token_id = pad_token_id = 0
+
+        def __len__(self) -> int:
+            return asked.vocabulary
+
+    with torch.device("meta"):
+        total, _ = parameters(new_model(asked, Known()))
+    assert round(total / 1e6) == 124
+
+
 def test_conversations_that_are_gone_when_a_run_goes_on_are_not_learned_after_all(tmp_path: Path) -> None:
     from chatbot.gpt.samples import Dialogue, Turn
 
@@ -384,7 +483,7 @@ def test_conversations_that_are_gone_when_a_run_goes_on_are_not_learned_after_al
         ).go()  # fmt: skip
 
     with pytest.raises(Stopped):
-        begin(asked, after(1))
+        begin(asked, after(1, tmp_path / "run"))
     private = tmp_path / "home" / "learning"
     assert (private / "run").is_dir()
     assert not (tmp_path / "run" / "data").exists()
@@ -406,3 +505,30 @@ def test_a_base_without_its_burdens_computes_the_same_in_training_too() -> None:
         assert not torch.allclose(model.train()(ids).logits, before, atol=1e-3), "it had dropout"
         unburden(model)
         torch.testing.assert_close(model(ids).logits, before, atol=1e-5, rtol=1e-5)
+
+
+def test_a_base_that_mixes_up_what_shares_a_row_is_trained_on_rows_apart_and_keeps_its_own_ends(
+    tmp_path: Path,
+) -> None:
+    data = lines(tmp_path / "chats.jsonl", chats(40))
+    base = small_model(tmp_path / "base", template=CHATML.replace("<|im_end|>", ""))
+    [end] = small_tokenizer()("\n").input_ids
+    config = OPTConfig(
+        vocab_size=400, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, ffn_dim=32,
+        word_embed_proj_dim=32, max_position_embeddings=128,
+    )  # fmt: skip
+    model = OPTForCausalLM(config)
+    model.generation_config.eos_token_id = [7, end]
+    model.save_pretrained(base)
+    asked = finetuning(
+        "full", data=(str(data),), base="opt", base_folder=str(base), block=128, batch_tokens=128, epochs=1.0,
+        evaluations=1, micro_rows=1,
+    )  # fmt: skip
+    outcome, _ = start(tmp_path / "run", asked)
+    assert outcome.figures["steps"] == outcome.corpus["learned"] > 30, "a step has a row, and a row a chat"
+    kept = json.loads((outcome.model / "generation_config.json").read_text())["eos_token_id"]
+    assert kept == [2, 7, end], "<|im_end|>, the tokenizer's, beside them"
+    labels = Rows(tmp_path / "run" / "data" / "train", 128)[0]["labels"]
+    assert labels[labels != IGNORED][-1] == end
+    cost = estimate(asked, lambda report: (), lambda *said: None, lambda text: None)
+    assert any(line.startswith(f"{outcome.figures['steps']} steps of 1 rows") for line in cost)

@@ -276,7 +276,7 @@ def test_an_adapter_is_trained_further_and_a_stopped_run_goes_on_to_the_same_end
     whole, _ = start(tmp_path / "whole", asked)
     assert not same(weights(tmp_path / "whole"), weights(tmp_path / "first"))
     with pytest.raises(Stopped, match="train gpt prefer"):
-        start(tmp_path / "parts", asked, after(2))
+        start(tmp_path / "parts", asked, after(2, tmp_path / "parts"))
     start(tmp_path / "parts", None)
     assert same(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
     assert whole.figures["trained_parameters"] == first.figures["trained_parameters"]
