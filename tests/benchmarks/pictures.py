@@ -4,7 +4,9 @@ Same pictures, same machine, one arm after the other: `chatbot train aigc`; the 
 written down for (DCGAN, BCE, Adam 2e-4, batch 64, with an assistant for each side in the plainest reading: A_G reads
 the code back out of G's picture, A_D tells real from made out of D's features); and lightweight-gan from the package
 registry, which wants CUDA and is told that the CPU is one. All are judged alike, by a judge that saw real pictures
-only. Then the assistants apart, on stacked digits.
+only, beside the pictures they were trained on and those held out, with how much of them is a copy: the product's
+generator begins with the principal components of its drawings, so that there is an arm without that memory, too. Then
+the assistants apart, on stacked digits.
 
 DATA is what `python -m chatbot.aigc.emoji DATA` makes.
 """
@@ -12,15 +14,18 @@ DATA is what `python -m chatbot.aigc.emoji DATA` makes.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -54,33 +59,43 @@ def main() -> None:
         reader = TextEncoder(encoder)
         read = captions.read(real.items, "text", lambda: reader, _silent)
         judging = evaluate.judge_of(real, read, _silent)
-        train = evaluate.spread(real.split("train"), SAMPLES)
-        reals = judging.features(judge.as_seen(_images(real, train))).double().numpy()
+        numbers = evaluate.spread(real.split("train"), SAMPLES)
+
+        def seen(pictures: list[Image.Image]) -> NDArray[np.float64]:
+            parts = [judge.as_seen(pictures[at : at + 500]) for at in range(0, len(pictures), 500)]
+            return torch.cat([judging.features(part) for part in parts]).double().numpy()
+
+        reals, train = seen(_images(real, numbers)), seen(_images(real, real.split("train")))
+        held = seen(_images(real, [*real.split("drawing"), *real.split("concept")]))
+        limit = float(np.quantile(distances.nearest(held, train)[0], 0.05))
         rows = []
-        for label, make in (("chatbot train aigc", _ours), ("DCGAN, BCE", _plain), ("lightweight-gan", _lightweight)):
-            made, rounds = make(arguments.data, real, scratch, arguments.minutes)
-            features = judging.features(judge.as_seen(made)).double().numpy()
-            figures = distances.kid_and_fid(reals, features, "like (judge)")
-            found = _retrieval(judging, read, real, train, made) if label.startswith("chatbot") else None
-            rows.append((label, figures, distances.coverage(reals, features), found, rounds))
+        for label, make in ARMS.items():
+            made, shown = make(arguments.data, real, scratch, arguments.minutes)
+            features = seen(made)
+            figures = distances.kid_and_fid(reals, features, "like (judge)") | distances.coverage(reals, features)
+            figures["held"] = distances.kid(held, features)
+            figures["copies"] = float((distances.nearest(features, train)[0] < limit).mean())
+            found = _retrieval(judging, read, real, numbers, made) if label.startswith("chatbot") else None
+            rows.append((label, figures, found, shown))
             print(f"{label}: {figures}", file=sys.stderr)
+    print(f"{arguments.minutes:g} minutes an arm, {len(train):,} pictures at {SIZE} px, {SAMPLES:,} judged\n")
     print(
-        f"{arguments.minutes:g} minutes an arm, {len(real.split('train'))} pictures at {SIZE} px, {SAMPLES} judged\n"
+        "| arm | KID-like | over ours | KID-like, held out | FID-like | coverage | copies | captions found of 100 "
+        "| pictures shown |"
     )
-    print("| arm | KID-like | of ours | FID-like | coverage | captions found of 100 | pictures shown |")
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     ours = rows[0][1]["KID-like (judge)"]
-    for label, figures, coverage, found, rounds in rows:
+    for label, figures, found, shown in rows:
         kid = figures["KID-like (judge)"]
         told = "no captions" if found is None else f"{found:.2f}"
         print(
-            f"| {label} | {kid:.4f} | {kid / ours:.1f} | {figures['FID-like (judge)']:.1f} "
-            f"| {coverage['coverage']:.2f} | {told} | {rounds:,} |"
+            f"| {label} | {kid:.4f} | {kid / ours:.1f} | {figures['held']:.4f} | {figures['FID-like (judge)']:.1f} "
+            f"| {figures['coverage']:.2f} | {figures['copies']:.2f} | {told} | {shown:,} |"
         )
     floor = rows[0][1]
     print(
-        f"| two halves of the real | {floor['KID-like (judge), floor']:.4f} | | "
-        f"{floor['FID-like (judge), floor']:.1f} | | | |\n"
+        f"| real ones: two halves, held out | {floor['KID-like (judge), floor']:.4f} | "
+        f"| {distances.kid(held, reals):.4f} | {floor['FID-like (judge), floor']:.1f} | | 0.05 | | |\n"
     )
     print(assistants.table(arguments.digits))
 
@@ -110,10 +125,10 @@ def _retrieval(
     return hits / len(numbers)
 
 
-def _ours(data: Path, real: Dataset, scratch: Path, minutes: float) -> tuple[list[Image.Image], int]:
-    run = scratch / "ours"
+def _ours(data: Path, real: Dataset, scratch: Path, minutes: float, *more: str) -> tuple[list[Image.Image], int]:
+    run = scratch / "-".join(["ours", *more])
     command = [sys.executable, "-m", "chatbot", "train", "aigc", "--data", str(data), "--out", str(run)]
-    subprocess.run([*command, "--minutes", str(minutes), "--preset", "cpu-64"], check=True)
+    subprocess.run([*command, "--minutes", str(minutes), "--preset", "cpu-64", *more], check=True)
     encoder = model_file(DEFAULTS["encoder"], Settings.load().models_folder).parent
     imagination = Imagination(run / "model", encoder, "ours@1")
     model = imagination.model
@@ -123,11 +138,14 @@ def _ours(data: Path, real: Dataset, scratch: Path, minutes: float) -> tuple[lis
         item = real.items[number]
         plan = imagination.plan(item.texts[0], seed=number, style=item.style)
         made += model.make(plan.vectors, plan.styles, plan.seeds)
-    import json
+    held = json.loads((run / "run.json").read_text())
+    batch = held["options"]["batch"]
+    batches = {"autoencoder": batch // 4, "gan": batch}
+    return made, sum(steps * batches[stage] for stage, steps in held["plan"].items())
 
-    plan_of_run = json.loads((run / "run.json").read_text())
-    shown = sum(plan_of_run["plan"].values()) * plan_of_run["options"]["batch"]
-    return made, int(shown)
+
+def _without_memory(data: Path, real: Dataset, scratch: Path, minutes: float) -> tuple[list[Image.Image], int]:
+    return _ours(data, real, scratch, minutes, "--no-memory")
 
 
 class _Generator(nn.Module):
@@ -235,7 +253,7 @@ end = time.monotonic() + seconds
 while time.monotonic() < end:
     trainer.train()
 print(int(trainer.steps) * 40)
-model = trainer.GAN.GE.eval()
+model = trainer.GAN.G.eval()  # its average of G begins after 20,000 steps, and until then is a copy of long ago
 from torchvision.utils import save_image
 with torch.no_grad():
     for start in range(0, 1000, 20):
@@ -257,6 +275,14 @@ def _lightweight(data: Path, real: Dataset, scratch: Path, minutes: float) -> tu
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     made = [Image.open(out / f"{number}.png").convert("RGBA") for number in range(SAMPLES)]
     return made, int(done.stdout.strip().splitlines()[-1])
+
+
+ARMS: dict[str, Callable[[Path, Dataset, Path, float], tuple[list[Image.Image], int]]] = {
+    "chatbot train aigc": _ours,
+    "chatbot train aigc --no-memory": _without_memory,
+    "DCGAN, BCE": _plain,
+    "lightweight-gan": _lightweight,
+}
 
 
 if __name__ == "__main__":
