@@ -156,7 +156,7 @@ async def _ask(responder: Responder, task: str, said: str, max_tokens: int) -> s
     while await responder.count_tokens(_prompt(task, said)) > responder.context_length - max_tokens:
         third = len(said) // 3  # one turn that is too long: its middle goes
         said = f"{said[:third]}\n[…]\n{said[-third:]}"
-    options = GenerationOptions(max_tokens=max_tokens, temperature=0.0)
+    options = GenerationOptions(max_tokens=max_tokens, temperature=0.0, followed=False)
     async with aclosing(responder.reply(_prompt(task, said), options)) as reply:
         pieces = [piece async for piece in reply if not isinstance(piece, Completion)]
     return plain.clean("".join(pieces)).strip()

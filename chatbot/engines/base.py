@@ -17,7 +17,8 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """How to sample. `max_tokens` counts the reply alone; `seed` None draws a new one."""
+    """How to sample. `max_tokens` counts the reply alone; `seed` None draws a new one. Where the reply is not
+    `followed` by anything that goes on from it, an engine need not prepare for that."""
 
     max_tokens: int
     temperature: float = 0.3
@@ -25,6 +26,7 @@ class GenerationOptions:
     repeat_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    followed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

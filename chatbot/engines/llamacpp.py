@@ -29,11 +29,12 @@ StartServer = Callable[[dict[str, Any]], Awaitable[tuple[Child, str]]]
 KEEPING_S = 2.0
 """Closing takes no longer than this for the sake of the next start."""
 _CACHED_TEXTS = 4096
+_LAST = ["content", "stop", "stop_type", "id_slot", "tokens_evaluated", "tokens_predicted", "timings"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What a slot of the server has read; `kept`: it came from the disk."""
+    """What a slot of the server read last, as far as is known; `kept`: it came from the disk."""
 
     tokens: list[int]
     generation: str
@@ -47,8 +48,9 @@ class LlamaCppResponder:
     messages without, so that "<|im_end|>" typed by a person stays text. The ids of each text are kept, so that a
     turn tokenizes only what is new.
 
-    When a reply has ended and no other is under way, the server reads on to where the person's next message will
-    begin: the control tokens in between are certain, and the next reply comes sooner by the time they take.
+    When a reply has ended that may be followed, and no other is under way, the server reads on to where the person's
+    next message will begin: the control tokens in between are certain, and the next reply comes sooner by the time
+    they take.
     """
 
     def __init__(
@@ -69,14 +71,15 @@ class LlamaCppResponder:
         self._slots = slots
         self._prompts = prompts
         self._stop = stop
+        self._asked = 0  # replies, ever
         self._replies = 0  # under way
         self._frames = Frames()
         self._tokens: OrderedDict[tuple[str, bool, bool], list[int]] = OrderedDict()
         self._rendered: tuple[tuple[ChatMessage, ...], list[int]] = ((), [])
-        self._reading_on: http.client.HTTPConnection | None = None
+        self._reading_on: socket.socket | None = None
         self._reader: threading.Thread | None = None
         self._read: dict[int, _Read] = {}  # by slot of the server, the one used last at the end
-        self._lock = threading.Lock()  # of the tokens: not while the server is asked, which others may be too
+        self._lock = threading.Lock()  # of what threads share: not while the server is asked, which others may be too
 
     @classmethod
     async def load(
@@ -156,7 +159,7 @@ class LlamaCppResponder:
                     await asyncio.to_thread(self._restore, self._prompts, prompt, generation)
             request = {
                 "prompt": prompt,
-                "max_tokens": options.max_tokens,
+                "n_predict": options.max_tokens,
                 "temperature": options.temperature,
                 "top_p": options.top_p,
                 "repeat_penalty": options.repeat_penalty,
@@ -165,57 +168,80 @@ class LlamaCppResponder:
                 "stop": [*options.stop, *self._stop],
                 "stream": True,
                 "cache_prompt": True,
+                "response_fields": _LAST,
             }
-            async with aclosing(self.client.stream("/v1/completions", request)) as chunks:
+            async with aclosing(self.client.stream("/completion", request)) as chunks:
                 async for chunk in chunks:
                     last = chunk
-                    if text := chunk["choices"][0]["text"]:
+                    if text := chunk["content"]:
                         said += text
                         yield text
         finally:
             self._replies -= 1
-            if "usage" not in last:  # it was stopped, in whichever slot
-                self._read.clear()
-        if "usage" not in last:
+        if not last.get("stop"):
             raise ModelError(f"{self.name} broke off in the middle of its reply.")
+        self._has_read(last["id_slot"], _Read(prompt, generation) if options.followed else None)
+        if options.followed and not self._replies:  # others would wait
+            self._begin_reading_on(messages, said, generation)
+        yield _completion(last)
+
+    def _begin_reading_on(self, messages: Sequence[ChatMessage], said: str, generation: str) -> None:
         before = list(messages)
         if before[-1].role == "assistant":
             said = before.pop().content + said
         following = [*before, ChatMessage("assistant", said), ChatMessage("user", "")]
-        if self._replies:  # they would wait, and which slot holds what is not known any more
-            self._read.clear()
-        else:
-            self._reader = threading.Thread(
-                target=self._read_on, args=[following, generation], name="llamacpp-read-on", daemon=True
-            )
-            self._reader.start()
-        yield _completion(last)
+        self._reader = threading.Thread(
+            target=self._read_on, args=[following, generation, self._asked], name="llamacpp-read-on", daemon=True
+        )
+        self._reader.start()
 
-    def _read_on(self, messages: Sequence[ChatMessage], generation: str) -> None:
-        """Let the server read a prompt up to the content of its last message. Runs in a thread."""
-        with suppress(ModelError), self.client.connected() as connection:
-            prompt = self._render(connection, messages)
+    def _read_on(self, messages: Sequence[ChatMessage], generation: str, asked: int) -> None:
+        """Let the server read a prompt up to the content of its last message, unless another reply was asked for
+        since. Runs in a thread."""
+        with suppress(ModelError):
+            with self.client.connected() as connection:
+                prompt = self._render(connection, messages)
             ids = prompt.ids[: prompt.last]
-            self._reading_on = connection
-            request = {"prompt": ids, "n_predict": 0, "cache_prompt": True}
-            slot = self.client.ask(connection, "/completion", request)["id_slot"]
-            self._reading_on = None
+            with self.client.connected() as connection:
+                connection.connect()  # first, so that from then on it can be shut down
+                with self._lock:
+                    if asked != self._asked:
+                        return
+                    self._reading_on = connection.sock
+                request = {"prompt": ids, "n_predict": 0, "cache_prompt": True}
+                slot = self.client.ask(connection, "/completion", request)["id_slot"]
+            self._has_read(slot, _Read(ids, generation))
+
+    def _has_read(self, slot: int, read: _Read | None) -> None:
+        """`read`: None where it is of no use any more."""
+        with self._lock:
             self._read.pop(slot, None)
-            self._read[slot] = _Read(ids, generation)
+            if read is not None:
+                self._read[slot] = read
+
+    def _stop_reading_on(self) -> None:
+        with self._lock:
+            self._asked += 1
+            reading_on, self._reading_on = self._reading_on, None
+        if reading_on is not None:
+            with suppress(OSError):  # it has ended
+                reading_on.shutdown(socket.SHUT_RDWR)
 
     def _restore(self, prompts: PromptCache, prompt: Sequence[int], generation: str) -> None:
         """Where much of a prompt was read before the last restart, fetch that. Runs in a thread."""
-        read = max((common_prefix(read.tokens, prompt) for read in self._read.values()), default=0)
+        with self._lock:
+            known = dict(self._read)
+        read = max((common_prefix(read.tokens, prompt) for read in known.values()), default=0)
         if len(prompt) - read < WORTH_KEEPING:
             return
         kept, length = prompts.best(prompt)
         if kept is None or length - read < WORTH_KEEPING:
             return
-        slot = next((slot for slot in range(self._slots) if slot not in self._read), next(iter(self._read), 0))
+        slot = next((slot for slot in range(self._slots) if slot not in known), next(iter(known), 0))
         try:
             with self.client.connected() as connection:
                 self.client.ask(connection, f"/slots/{slot}?action=restore", {"filename": kept.file.name})
-            self._read[slot] = _Read(kept.tokens, generation, kept=True)
+            self._has_read(slot, _Read(kept.tokens, generation, kept=True))
         except ModelError:  # it is of no use, then
             prompts.drop(kept.file)
 
@@ -229,12 +255,6 @@ class LlamaCppResponder:
                 with suppress(ModelError, OSError), self.client.connected() as connection:
                     self.client.ask(connection, f"/slots/{slot}?action=save", {"filename": file.name})
                     prompts.keep(KeptPrompt(file, read.tokens), read.generation)
-
-    def _stop_reading_on(self) -> None:
-        connection, self._reading_on = self._reading_on, None
-        if connection is not None and connection.sock is not None:
-            with suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
 
     def _prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
         """Token ids of the prompt. Runs in a thread."""
@@ -279,13 +299,12 @@ class LlamaCppResponder:
 
 
 def _completion(chunk: dict[str, Any]) -> Completion:
-    usage, timings = chunk["usage"], chunk.get("timings", {})
     return Completion(
-        finish_reason="length" if chunk["choices"][0]["finish_reason"] == "length" else "stop",
-        prompt_tokens=usage["prompt_tokens"],
-        cached_tokens=usage.get("prompt_tokens_details", {}).get("cached_tokens", 0),
-        completion_tokens=usage["completion_tokens"],
-        decode_tokens_per_s=timings.get("predicted_per_second", 0.0),
+        finish_reason="length" if chunk["stop_type"] == "limit" else "stop",
+        prompt_tokens=chunk["tokens_evaluated"],
+        cached_tokens=chunk["timings"]["cache_n"],
+        completion_tokens=chunk["tokens_predicted"],
+        decode_tokens_per_s=chunk["timings"]["predicted_per_second"],
     )
 
 

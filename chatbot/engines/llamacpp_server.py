@@ -14,6 +14,9 @@ import os
 import signal
 import sys
 
+ALONE = 2
+"""Slots up to which text is guessed ahead: where more are answered at once, guesses take the others' time."""
+
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes our stdin
@@ -32,12 +35,13 @@ def main() -> None:
         settings.model_alias = {parameters["alias"]}
     if "chat_template" in parameters:
         settings.chat_template = parameters["chat_template"]
-    if parameters.get("speculate"):
-        # Guess on from where the last few tokens stood before: summaries and edits repeat what they were given.
-        # Four tokens are enough to be mostly right, and chat, which repeats little, loses nothing measurable.
-        settings.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_MAP_K]
-        settings.speculative.ngram_map_k.size_n = 4
-        settings.speculative.ngram_map_k.size_m = 16
+    if parameters.get("speculate") and parameters["slots"] <= ALONE:
+        # Guess on from where the last few tokens stood before: summaries and edits repeat what they were given. Of
+        # the kinds there are, this one alone looks through each conversation anew. On a CPU a guess costs half a
+        # token, right or wrong: longer ones, or ones from less, are wrong too often to gain.
+        settings.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
+        settings.speculative.ngram_simple.size_n = 4
+        settings.speculative.ngram_simple.size_m = 4
     settings.api_keys = [parameters["key"]]
     settings.cache_ram_mib = 1024
     if "prompts" in parameters:

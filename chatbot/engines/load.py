@@ -41,7 +41,8 @@ class Models:
     What is in use is looked up at each turn: a version that was promoted meanwhile, by whatever process, answers the
     next one, once it has shown that it can speak; one that cannot is marked as failed and rolled back from. A
     conversation may have a model of its own. Beyond `settings.loaded_models`, the one that was idle for longest
-    gives its memory back, once another has been loaded in its place: a failed load takes nothing away.
+    gives its memory back, once another has been loaded in its place: a failed load takes nothing away. Nobody waits
+    for a model that is closed, since what it has read may be kept first.
 
     Args:
         registry: knows which version answers, and fetches it.
@@ -63,6 +64,7 @@ class Models:
         self._most_at_once = most_at_once
         self._head_start = head_start
         self._loaded: dict[str, _Loaded] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._versions: dict[str, Version] = {}
         self._listeners: list[Notify] = []
         self._pictures = Pictures(registry, settings)
@@ -74,7 +76,8 @@ class Models:
     async def load(self, notify: Notify, wanted: str = "") -> Responder:
         """The loaded model; the first call loads it, fetched where it has to be, and the others wait with it.
 
-        `notify` hears of what takes long. Cancelling one caller leaves the loading to the others.
+        `notify` hears of what takes long. Cancelling one caller leaves the loading to the others; with the last one
+        it ends.
 
         Raises:
             ModelError: it is unknown, cannot be fetched or does not load; the next call tries again.
@@ -88,7 +91,7 @@ class Models:
         loaded = await self._one(notify, wanted)
         try:
             loaded.used = time.monotonic()
-            await self._make_room()
+            self._make_room()
             yield loaded.task.result()
         finally:
             loaded.users -= 1
@@ -115,7 +118,7 @@ class Models:
         key = f"{version.ref} {version.checksum}"  # a name may come again, of other weights
         loaded = self._loaded.get(key)
         if loaded is not None and loaded.is_ready and not loaded.task.result().alive:
-            await self._loaded.pop(key).task.result().close()
+            self._let_go(key)
             loaded = None
         if loaded is None:
             loaded = self._loaded[key] = _Loaded(asyncio.create_task(self._load_and_try(version)))
@@ -128,6 +131,8 @@ class Models:
             await asyncio.shield(loaded.task)
         except BaseException:
             loaded.users -= 1
+            if not (loaded.users or loaded.task.done()) and self._loaded.get(key) is loaded:
+                self._let_go(key)
             raise
         finally:
             self._listeners.remove(notify)
@@ -140,6 +145,12 @@ class Models:
                 del self._loaded[key]
             self._versions.clear()
 
+    def _let_go(self, key: str) -> None:
+        """End a model, loaded or not, beside whatever else goes on."""
+        closing = asyncio.create_task(_close(self._loaded.pop(key).task))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
     def generator(self, notify: Notify) -> AbstractAsyncContextManager[ImageGenerator]:
         """The picture model in use, loaded for as long as it is used here; `notify` hears of what takes long.
 
@@ -151,12 +162,9 @@ class Models:
     async def close(self) -> None:
         """Stop loading, and give the memory back."""
         await self._pictures.close()
-        everything, self._loaded = list(self._loaded.values()), {}
-        for loaded in everything:
-            loaded.task.cancel()
-        for loaded in everything:
-            with suppress(asyncio.CancelledError, ModelError):
-                await (await loaded.task).close()
+        for key in list(self._loaded):
+            self._let_go(key)
+        await asyncio.gather(*self._closing)
 
     async def _version(self, wanted: str) -> Version:
         named = wanted or self._settings.model
@@ -166,12 +174,12 @@ class Models:
             self._versions[named] = await self._registry.find(named)
         return self._versions[named]
 
-    async def _make_room(self) -> None:
+    def _make_room(self) -> None:
         idle = sorted(
             ((loaded.used, key) for key, loaded in self._loaded.items() if loaded.is_ready and not loaded.users),
         )
         for _, key in idle[: max(0, len(self._loaded) - self._settings.loaded_models)]:
-            await self._loaded.pop(key).task.result().close()
+            self._let_go(key)
 
     def _tell(self, text: str, fraction: float | None = None) -> None:
         for notify in self._listeners:
@@ -231,7 +239,7 @@ class Models:
                 adapter=None if base is version else self._registry.folder(version),
                 tell=self._tell,
             )
-        if path.suffix != ".gguf":
+        if path.suffix.lower() != ".gguf":
             raise ModelError(f"{base.ref} is no GGUF file; the engine for it is hf.")
         adapter = None if base is version else self._registry.folder(version) / "adapter.gguf"
         if adapter is not None and not adapter.exists():
@@ -267,6 +275,12 @@ class Models:
             adapter=adapter,
             start=start_server if self._head_start is None else self._head_start.start,
         )
+
+
+async def _close(loading: asyncio.Task[Responder]) -> None:
+    loading.cancel()
+    with suppress(asyncio.CancelledError, ModelError):
+        await (await loading).close()
 
 
 async def check_loads(registry: Registry, settings: Settings, version: Version, notify: Notify) -> None:

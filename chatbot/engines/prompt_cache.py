@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import time
+from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 WORTH_KEEPING = 256
 """Tokens; fewer are read again sooner than a file is fetched and watched over."""
 _MOST_BYTES = 2**30
+_HEADER_BYTES = 64
 _WRITING_S = 60
 _GENERATION = "generation"
 
@@ -66,8 +68,9 @@ class PromptCache:
         return self.folder / f"{secrets.token_hex(8)}.bin"
 
     def keep(self, prompt: KeptPrompt, generation: str) -> None:
-        """Keep a written file, in place of those it goes on from; drop the oldest where there are too many bytes."""
-        if generation != self.generation():
+        """Keep a written file, if it holds the prompt, in place of those it goes on from; drop the oldest where there
+        are too many bytes."""
+        if generation != self.generation() or not _holds(prompt):
             prompt.file.unlink(missing_ok=True)
             return
         for description in self.folder.glob("*.json"):
@@ -81,7 +84,7 @@ class PromptCache:
         for file in sorted(written, key=lambda file: written[file].st_mtime, reverse=True):
             total += written[file].st_size
             cut_short = not file.with_suffix(".json").exists() and time.time() - written[file].st_mtime > _WRITING_S
-            if total > _MOST_BYTES or cut_short:
+            if (total > _MOST_BYTES and file != prompt.file) or cut_short:
                 self.drop(file)
 
     def drop(self, file: Path) -> None:
@@ -103,6 +106,13 @@ def forget_prompts(folder: Path) -> None:
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens both begin with."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _holds(prompt: KeptPrompt) -> bool:
+    """Whether its file begins, behind a header, with its tokens: the slot may have read others since."""
+    tokens = array("i", prompt.tokens).tobytes()
+    with prompt.file.open("rb") as file:
+        return tokens in file.read(_HEADER_BYTES + len(tokens))
 
 
 def _read(description: Path) -> KeptPrompt | None:

@@ -28,6 +28,6 @@ async def try_out(responder: Responder) -> None:
 
 
 async def _reply(responder: Responder, prompt: str) -> str:
-    options = GenerationOptions(max_tokens=24, temperature=0.0)
+    options = GenerationOptions(max_tokens=24, temperature=0.0, followed=False)
     async with aclosing(responder.reply([ChatMessage("user", prompt)], options)) as pieces:
         return "".join([piece async for piece in pieces if not isinstance(piece, Completion)])

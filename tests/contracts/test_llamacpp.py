@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import threading
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
 from chatbot.engines.llamacpp import LlamaCppResponder, _Read
+from chatbot.engines.prompt import Prompt
+from chatbot.engines.prompt_cache import PromptCache
+from chatbot.engines.trial import try_out
 from chatbot.errors import ModelError
+from chatbot.summarise import _NOTE, _ask
+
+HELLO = [ChatMessage("user", "Hello")]
 
 
 async def finish(engine: LlamaCppResponder, messages: list[ChatMessage], **options: int) -> tuple[str, Completion]:
@@ -129,8 +139,10 @@ TEXT = (
 
 async def test_guessing_ahead_changes_no_word(model_path: Path) -> None:
     texts: dict[bool, list[str]] = {}
+    right: dict[bool, list[int]] = {}
     for speculate in (True, False):
         engine = await LlamaCppResponder.load(model_path, "m@1", context_length=2048, speculate=speculate)
+        right[speculate] = guessed_right(engine)
         try:
             texts[speculate] = [
                 (await finish(engine, [ChatMessage("user", task)], max_tokens=80))[0]
@@ -145,6 +157,33 @@ async def test_guessing_ahead_changes_no_word(model_path: Path) -> None:
             await engine.close()
     assert texts[True] == texts[False]
     assert all(texts[True])
+    assert all(right[True][:3]), "not only in the first conversation of a slot"
+    assert not any(right[False])
+
+
+async def test_where_several_are_answered_nothing_is_guessed(model_path: Path) -> None:
+    engine = await LlamaCppResponder.load(model_path, "m@1", context_length=2048, slots=3)
+    right = guessed_right(engine)
+    try:
+        await finish(engine, [ChatMessage("user", f"Repeat the following text exactly:\n\n{TEXT}")], max_tokens=80)
+    finally:
+        await engine.close()
+    assert right == [0]
+
+
+def guessed_right(engine: LlamaCppResponder) -> list[int]:
+    """How many tokens of each reply were guessed ahead and right, as the replies come."""
+    counts: list[int] = []
+    stream = engine.client.stream
+
+    async def counting(path: str, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        async for chunk in stream(path, request):
+            if "timings" in chunk:
+                counts.append(chunk["timings"].get("draft_n_accepted", 0))
+            yield chunk
+
+    engine.client.stream = counting  # type: ignore[method-assign]  # it counts on the way
+    return counts
 
 
 async def test_the_next_reply_need_not_read_what_is_certain_to_come(model_path: Path) -> None:
@@ -166,12 +205,124 @@ async def test_it_reads_on_only_where_nobody_else_is_being_answered(
     read_on: list[str] = []
     engine = await LlamaCppResponder.load(model_path, "m@1", context_length=512, slots=2)
     try:
-        monkeypatch.setattr(engine, "_read_on", lambda messages, generation: read_on.append(messages[0].content))
+        monkeypatch.setattr(engine, "_read_on", lambda messages, *_: read_on.append(messages[0].content))
         short, long = ([ChatMessage("user", f"Tell me a {length} story.")] for length in ("short", "long"))
-        engine._read[0] = _Read([1, 2, 3], "")
         await asyncio.gather(finish(engine, short, max_tokens=2), finish(engine, long, max_tokens=80))
         await asyncio.sleep(0.1)
         assert read_on == ["Tell me a long story."]
-        assert not engine._read, "which slot holds what is not known"
+        read = [slot.tokens for slot in engine._read.values()]
+        assert read == [await asyncio.to_thread(engine._prompt, messages) for messages in (short, long)]
+    finally:
+        await engine.close()
+
+
+async def test_it_does_not_read_on_where_nothing_follows(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_on: list[str] = []
+    engine = await LlamaCppResponder.load(model_path, "m@1", context_length=512)
+    try:
+        monkeypatch.setattr(engine, "_read_on", lambda messages, *_: read_on.append(messages[0].content))
+        await try_out(engine)
+        await _ask(engine, _NOTE, "- My cat is called Fox.", 8)
+        await finish(engine, HELLO, max_tokens=2)
+        await asyncio.sleep(0.1)
+        assert read_on == ["Hello"]
+    finally:
+        await engine.close()
+
+
+async def test_a_reply_asked_for_before_it_reads_on_is_not_kept_waiting(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await LlamaCppResponder.load(model_path, "m@1", context_length=512)
+    render, ask = engine._render, engine.client.ask
+    asked: list[str] = []
+    may_read = threading.Event()
+
+    def slowly(connection: http.client.HTTPConnection, messages: list[ChatMessage]) -> Prompt:
+        if not messages[-1].content:  # where it reads on
+            may_read.wait()
+        return render(connection, messages)
+
+    def noting(connection: http.client.HTTPConnection, path: str, body: dict[str, Any]) -> Any:
+        asked.append(path)
+        return ask(connection, path, body)
+
+    try:
+        monkeypatch.setattr(engine, "_render", slowly)
+        monkeypatch.setattr(engine.client, "ask", noting)
+        await finish(engine, HELLO, max_tokens=2)
+        reader = engine._reader
+        assert reader is not None
+        async with aclosing(engine.reply(HELLO, GenerationOptions(max_tokens=40))) as reply:
+            await anext(reply)
+            may_read.set()
+            await asyncio.to_thread(reader.join)
+        assert "/completion" not in asked
+    finally:
+        may_read.set()
+        await engine.close()
+
+
+async def test_reading_on_can_be_stopped_though_one_before_ended_meanwhile(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await LlamaCppResponder.load(model_path, "m@1", context_length=512)
+    ask = engine.client.ask
+    calls: list[str] = []
+    ends: list[str] = []
+    begun, may_end, may_read = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def in_steps(connection: http.client.HTTPConnection, path: str, body: dict[str, Any]) -> Any:
+        if path != "/completion":
+            return ask(connection, path, body)
+        calls.append(path)
+        first = len(calls) == 1
+        if not first:
+            begun.release()
+            may_read.wait()
+        try:
+            answer = ask(connection, path, body)
+        except OSError:
+            ends.append("stopped")
+            raise
+        if first:
+            begun.release()
+            may_end.wait()
+        ends.append("read")
+        return answer
+
+    readers: list[threading.Thread] = []
+    try:
+        monkeypatch.setattr(engine.client, "ask", in_steps)
+        for _ in range(2):
+            await finish(engine, HELLO, max_tokens=2)
+            assert engine._reader is not None
+            readers.append(engine._reader)
+            await asyncio.to_thread(begun.acquire)
+        may_end.set()
+        await asyncio.to_thread(readers[0].join)
+        async with aclosing(engine.reply(HELLO, GenerationOptions(max_tokens=40))) as reply:
+            await anext(reply)
+            may_read.set()
+            await asyncio.to_thread(readers[1].join)
+        assert ends == ["read", "stopped"]
+    finally:
+        may_end.set()
+        may_read.set()
+        await engine.close()
+
+
+async def test_a_slot_may_be_read_on_while_what_was_kept_is_looked_for(model_path: Path, tmp_path: Path) -> None:
+    engine = await LlamaCppResponder.load(model_path, "m@1", context_length=512)
+
+    class Tokens(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            engine._read[2] = _Read([3], "")
+            return super().__iter__()
+
+    try:
+        engine._read = {0: _Read(Tokens([1]), ""), 1: _Read([2], "")}
+        engine._restore(PromptCache(tmp_path, "m"), [1, 2, 3], "")
+        assert list(engine._read) == [0, 1, 2]
     finally:
         await engine.close()

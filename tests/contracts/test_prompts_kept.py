@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from array import array
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chatbot.engines import llamacpp
+from chatbot.engines import llamacpp, prompt_cache
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
 from chatbot.engines.llamacpp import LlamaCppResponder
 from chatbot.engines.prompt_cache import WORTH_KEEPING, KeptPrompt, PromptCache, forget_prompts
 
 CONTEXT = 1024
 LONG = [ChatMessage("user", "The ship is small and the sea is wide. " * 50 + "What is small?")]
+ANOTHER = [ChatMessage("user", "Bread is made of flour, water and salt. " * 50 + "What is bread made of?")]
 OPTIONS = GenerationOptions(max_tokens=12, temperature=0.0)
 
 
@@ -22,9 +26,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "prompts"
 
 
-async def _load(model_path: Path, folder: Path) -> LlamaCppResponder:
+async def _load(model_path: Path, folder: Path, slots: int = 2) -> LlamaCppResponder:
     return await LlamaCppResponder.load(
-        model_path, "model", context_length=CONTEXT, slots=2, prompts=PromptCache(folder, "model")
+        model_path,
+        "model",
+        context_length=CONTEXT,
+        slots=slots,
+        speculate=False,  # what is guessed is computed together, and rounds differently
+        prompts=PromptCache(folder, "model"),
     )
 
 
@@ -52,6 +61,45 @@ async def test_a_long_conversation_goes_on_after_a_restart_without_being_read_ag
     finally:
         await after.close()
     assert len(list(folder.glob("*/*.bin"))) == 1  # the longer one is in the place of the shorter
+
+
+async def _stop(responder: LlamaCppResponder, messages: list[ChatMessage]) -> None:
+    """Let it say a word, once it has read on."""
+    assert responder._reader is not None
+    responder._reader.join()
+    async with aclosing(responder.reply(messages, OPTIONS)) as reply:
+        await anext(reply)
+
+
+async def test_a_stopped_reply_takes_nothing_from_other_conversations(model_path: Path, folder: Path) -> None:
+    before = await _load(model_path, folder)
+    text, first = await _say(before, LONG)
+    await _stop(before, ANOTHER)
+    await before.close()
+
+    after = await _load(model_path, folder)
+    try:
+        going_on = [*LONG, ChatMessage("assistant", text), ChatMessage("user", "And what is wide?")]
+        _, second = await _say(after, going_on)
+        assert second.cached_tokens > first.prompt_tokens
+    finally:
+        await after.close()
+
+
+async def test_what_was_read_over_is_not_kept_as_what_it_was(model_path: Path, folder: Path) -> None:
+    responder = await _load(model_path, folder, slots=1)
+    await _say(responder, LONG)
+    await _stop(responder, ANOTHER)
+    await responder.close()
+    assert not list(folder.glob("*/*"))
+
+
+async def test_what_nothing_follows_is_not_kept(model_path: Path, folder: Path) -> None:
+    responder = await _load(model_path, folder)
+    async for _ in responder.reply(LONG, replace(OPTIONS, followed=False)):
+        pass
+    await responder.close()
+    assert not list(folder.glob("*/*"))
 
 
 async def test_what_was_forgotten_is_erased_and_kept_by_no_process_that_had_read_it(
@@ -96,10 +144,25 @@ async def test_short_conversations_are_not_worth_a_file(model_path: Path, folder
 def test_another_conversation_with_the_same_beginning_keeps_its_own_file(folder: Path) -> None:
     prompts = PromptCache(folder, "model")
     for tokens in ([1, 2, 3], [1, 2, 4, 5], [1, 2, 4, 5, 6]):
-        file = prompts.new_file()
-        file.write_bytes(b"state")
-        prompts.keep(KeptPrompt(file, tokens), prompts.generation())
+        _keep(prompts, tokens)
     best, length = prompts.best([1, 2, 4, 5, 9])
     assert best is not None
     assert (best.tokens, length) == ([1, 2, 4, 5, 6], 4)
     assert sorted(len(list(folder.glob(pattern))) for pattern in ("*/*.bin", "*/*.json")) == [2, 2]
+
+
+def test_a_file_above_the_limit_is_kept_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_cache, "_MOST_BYTES", 20)
+    prompts = PromptCache(folder, "model")
+    for tokens in ([1, 2, 3], [4, 5, 6, 7, 8, 9]):
+        _keep(prompts, tokens)
+        best, length = prompts.best(tokens)
+        assert best is not None
+        assert length == len(tokens)
+        assert len(list(folder.glob("*/*.bin"))) == 1
+
+
+def _keep(prompts: PromptCache, tokens: list[int]) -> None:
+    file = prompts.new_file()
+    file.write_bytes(b"a header" + array("i", tokens).tobytes() + b"state")
+    prompts.keep(KeptPrompt(file, tokens), prompts.generation())
