@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from chatbot import __version__
@@ -21,7 +21,10 @@ from storage.versions import Version
 NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(:(?P<file>[^@:]+\.gguf))?(@(?P<revision>[\w./-]+))?", re.IGNORECASE)
 """OWNER/REPO[:FILE.gguf][@REVISION]"""
 
-_FILES = re.compile(r"(.*\.safetensors|[^/]*\.(json|jinja|txt)|tokenizer\.model)", re.IGNORECASE)
+_WEIGHTS = re.compile(r"(?!consolidated)[^/]*\.safetensors", re.IGNORECASE)
+"""As transformers reads them: what lies deeper, or consolidated, is the same once more for other programs."""
+_FILES = re.compile(rf"({_WEIGHTS.pattern}|[^/]*\.(json|jinja|txt)|tokenizer\.model)", re.IGNORECASE)
+_PART = re.compile(r"(?P<stem>.+-)\d{5}-of-(?P<count>\d{5})(?P<ending>\.gguf)", re.IGNORECASE)
 _CODE = re.compile(r"[^/]*\.py")
 
 
@@ -125,9 +128,10 @@ def _look_up(repo: str, file: str | None, revision: str | None, models: Path, tr
     with said_to_a_person(repo):
         info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
     there = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    ggufs = sorted(name for name in there if name.lower().endswith(".gguf"))
-    has_weights = any(name.endswith(".safetensors") for name in there)
-    if file is None and not has_weights and len(ggufs) == 1:
+    ggufs = sorted({_parts(name)[0] for name in there if name.lower().endswith(".gguf")})
+    has_weights = any(_WEIGHTS.fullmatch(name) for name in there)
+    only = not has_weights and len(ggufs) == 1
+    if file is None and only:
         file = ggufs[0]
     if file is None and not has_weights:
         if ggufs:
@@ -137,12 +141,20 @@ def _look_up(repo: str, file: str | None, revision: str | None, models: Path, tr
         raise ModelError(
             f"{repo} has neither safetensors nor GGUF files; other weights can hold code, and are refused."
         )
-    if file is not None and file not in there:
+    parts = _parts(file) if file else []
+    absent = [part for part in parts if part not in there]
+    if absent and absent == parts:
         raise ModelError(f"{repo} has no file {file}; it has {', '.join(ggufs) or 'no GGUF file'}.")
-    wanted = [file] if file else [name for name in there if _FILES.fullmatch(name)]
+    if absent:
+        raise ModelError(f"{repo} has {file} not whole: {absent[0]} is missing.")
+    file = parts[0] if parts else None
+    wanted = parts or [name for name in there if _FILES.fullmatch(name)]
     if file is None and trust_remote_code:
         wanted += [name for name in there if _CODE.fullmatch(name)]
     commit = str(info.sha)
+    for one in (*wanted, commit):
+        if PurePosixPath(one).is_absolute() or ".." in PurePosixPath(one).parts:
+            raise ModelError(f"{repo} names what would lie outside of its folder, {one}: it is refused.")
     name = f"{info.id}:{file}" if file else str(info.id)
     folder = models / "hub" / name.replace("/", "--").replace(":", "--") / commit[:12]
     settings: dict[str, Any] = {
@@ -154,17 +166,27 @@ def _look_up(repo: str, file: str | None, revision: str | None, models: Path, tr
     }
     if file:
         gguf = info.gguf or {}
-        settings |= {"file": file, "context_length": gguf.get("context_length")}
+        settings |= {"file": file, "context_length": gguf.get("context_length"), "only": only}
     else:
         with said_to_a_person(repo):
             config = hf_hub_download(repo, "config.json", revision=commit, local_dir=folder)
         settings["context_length"] = context_of(Path(config))
         settings["trust_remote_code"] = trust_remote_code
     # A repository has many files at one commit; what is made of a file is known by its checksum.
-    checksum = (_checksum(there[file]) if file else None) or sha256(f"{name}@{commit}".encode()).hexdigest()
+    checksum = _checksum(there[parts[0]]) if len(parts) == 1 else None
+    checksum = checksum or sha256(f"{name}@{commit}".encode()).hexdigest()
     return Version(
         "gpt", name, commit[:12], folder=str(folder), checksum=checksum, code_version=__version__, settings=settings
     )
+
+
+def _parts(file: str) -> list[str]:
+    """The files of a GGUF model that is split, the one that engines open first; or the one file that it is."""
+    match = _PART.fullmatch(file)
+    if match is None:
+        return [file]
+    numbers = range(1, int(match["count"]) + 1)
+    return [f"{match['stem']}{number:05}-of-{match['count']}{match['ending']}" for number in numbers]
 
 
 def context_of(config: Path) -> int | None:

@@ -23,6 +23,7 @@ import psutil
 
 from chatbot import __version__, hub
 from chatbot.catalog import CATALOG, DEFAULTS, FETCHABLE, TEACHERS, Bundled, CatalogEntry
+from chatbot.engines.hf import bytes_in_memory
 from chatbot.errors import ModelError
 from chatbot.fetch import Tell, fetch, is_fetched, model_file
 from chatbot.local_models import inspect_file, inspect_folder
@@ -85,8 +86,10 @@ class Registry:
             return FAKE
         known_rows = await self._versions.list()
         rows = [row for row in known_rows if row.name.lower() == name]
-        if not rows:  # a repository of which a file was chosen
-            rows = [row for row in known_rows if row.settings.get("repo", "").lower() == name]
+        if not rows:  # a repository that has one file of a model, and nothing else
+            rows = [
+                row for row in known_rows if row.settings.get("repo", "").lower() == name and row.settings.get("only")
+            ]
         if version:
             rows = [row for row in rows if row.version == version]
         rows.sort(key=lambda row: (row.state == "current", row.state != "failed", row.created))
@@ -324,7 +327,8 @@ class Registry:
 def summary(version: Version) -> str:
     """What a model is, and whether it fits this machine."""
     size = _size(version, _entry(version)) or 0
-    needed, free = 1.2 * size, psutil.virtual_memory().available
+    weights = bytes_in_memory(Path(version.folder), size) if version.settings.get("engine") == "hf" else size
+    needed, free = 1.2 * weights, psutil.virtual_memory().available
     context = version.settings.get("context_length")
     return (
         f"{version.ref}: {size / 1e6:,.0f} MB, context {f'{context:,} tokens' if context else 'unknown'}, "

@@ -18,13 +18,15 @@ class Endpoint:
 
 
 class FaultyProxy:
-    """Passes bytes on, or does what `fault` says, `times` times (0: until told otherwise)."""
+    """Passes bytes on, or does what `fault` says, `times` times (0: until told otherwise). `asked`: requests so
+    far."""
 
     def __init__(self, target: str) -> None:
         self._target = urlsplit(target)
         self._tasks: set[asyncio.Task[None]] = set()
         self.fault = ""
         self.times = 0
+        self.asked = 0
 
     async def __aenter__(self) -> FaultyProxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -50,6 +52,7 @@ class FaultyProxy:
             lines = head.decode().split("\r\n")
             length = next((int(line[15:]) for line in lines if line.lower().startswith("content-length:")), 0)
             body = await reader.readexactly(length)
+            self.asked += 1
             fault = self.fault
             if fault and self.times:
                 self.times -= 1
@@ -84,6 +87,17 @@ class FaultyProxy:
             writer.write(_refusal(401, "Unauthorized", "Incorrect API key provided"))
         elif fault == "429":
             writer.write(_refusal(429, "Too Many Requests", "slow down", b"Retry-After: 1\r\n"))
+        elif fault == "429 for long":
+            writer.write(_refusal(429, "Too Many Requests", "slow down", b"Retry-After: 60\r\n"))
+        elif fault == "nulls":
+            usage = (
+                b'{"prompt_tokens":null,"completion_tokens":null,"total_tokens":null,"prompt_tokens_details":null}'
+            )
+            end = b'data: {"id":"1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":%s}\n\n' % usage
+            writer.write(stream + piece + end + b"data: [DONE]\n\n")
+        elif fault == "tells the key":
+            key = next(line.split()[2] for line in head.decode().split("\r\n") if "bearer" in line.lower())
+            writer.write(_refusal(400, "Bad Request", f"{'the key ' * 36} {key} is of no use"))
         elif fault == "500":
             writer.write(_refusal(500, "Internal Server Error", "the cluster is on fire"))
         else:

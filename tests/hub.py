@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +19,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass(slots=True)
 class Hub:
-    """Repositories by name, each a folder. `seen` holds (method, path, range) of all requests."""
+    """Repositories by name, each a folder, as they are at `COMMIT`; by now, `main` holds something else. `outside`
+    are names that it gives for files beside. `seen` holds (method, path, range) of all requests."""
 
     url: str
     repos: dict[str, Path]
@@ -27,6 +28,7 @@ class Hub:
     bytes_per_s: float = 1e12
     seen: list[tuple[str, str, str | None]] = field(default_factory=list)
     damage: bool = False
+    outside: Sequence[str] = ()
 
     def ranges(self) -> list[str]:
         return [given for method, _, given in self.seen if method == "GET" and given]
@@ -55,8 +57,10 @@ def emulated(repos: dict[str, Path]) -> Iterator[Hub]:
             parts = path.strip("/").split("/")
             if parts[:2] == ["api", "models"]:
                 self._info("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
+            elif parts[-1] in {Path(name).name for name in hub.outside}:
+                self._send(200, b"evil", {"ETag": '"1"', "X-Repo-Commit": COMMIT}, body=body)
             elif len(parts) > 4 and parts[2] == "resolve":
-                self._file("/".join(parts[:2]), "/".join(parts[4:]), body=body)
+                self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]), body=body)
             else:
                 self._refuse(404)
 
@@ -72,6 +76,7 @@ def emulated(repos: dict[str, Path]) -> Iterator[Hub]:
                     if file.suffix in (".safetensors", ".gguf"):
                         content["lfs"] = {"sha256": _sha256(file), "size": file.stat().st_size, "pointerSize": 134}
                     siblings.append(content)
+                siblings += [{"rfilename": name, "size": 4} for name in hub.outside]
                 answer = {
                     "_id": "1",
                     "id": repo,
@@ -82,12 +87,14 @@ def emulated(repos: dict[str, Path]) -> Iterator[Hub]:
                 }
                 self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"}, body=True)
 
-        def _file(self, repo: str, name: str, *, body: bool) -> None:
+        def _file(self, repo: str, revision: str, name: str, *, body: bool) -> None:
             file = hub.repos.get(repo, Path("/nowhere")) / name
             if not file.is_file():
                 self._refuse(404, "EntryNotFound")
                 return
             content = file.read_bytes()
+            if revision != COMMIT:
+                content = content[::-1]
             if hub.damage:
                 content = content[:-1] + bytes([content[-1] ^ 1])
             headers = {"ETag": f'"{_sha256(file)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}

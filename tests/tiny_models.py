@@ -12,7 +12,7 @@ from typing import Any, Literal
 import gguf
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 Says = Literal["nothing", "never stops"]
@@ -43,13 +43,31 @@ def tiny_transformers(folder: Path, says: Says, *, template: str | None = CHATML
     tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(vocabulary)}, [("a", "b")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    _save(folder, tokenizer, torch.from_numpy(_output(says)), template)
+
+
+def tiny_sentencepiece(folder: Path, *, template: str | None = CHATML) -> None:
+    """Write one that says " is" without end. Its tokenizer marks spaces in the way of SentencePiece."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
+        special_tokens=_CONTROL, initial_alphabet=[chr(code) for code in range(32, 127)], show_progress=False
+    )
+    tokenizer.train_from_iterator(["it is what it is"] * 3, trainer)
+    output = torch.zeros(tokenizer.get_vocab_size(), _WIDTH)
+    output[tokenizer.token_to_id("▁is")] = 1.0
+    _save(folder, tokenizer, output, template)
+
+
+def _save(folder: Path, tokenizer: Tokenizer, output: torch.Tensor, template: str | None) -> None:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", additional_special_tokens=["<|im_start|>"]
     )
     fast.chat_template = template
     fast.save_pretrained(folder)
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(output),
         hidden_size=_WIDTH,
         intermediate_size=_WIDTH,
         num_hidden_layers=1,
@@ -58,20 +76,20 @@ def tiny_transformers(folder: Path, says: Says, *, template: str | None = CHATML
         max_position_embeddings=_CONTEXT,
         tie_word_embeddings=False,
         bos_token_id=None,
-        eos_token_id=vocabulary.index("<|im_end|>"),
+        eos_token_id=tokenizer.token_to_id("<|im_end|>"),
     )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         for name, weights in model.named_parameters():
             weights.fill_(1.0 if "norm" in name or "embed" in name else 0.0)
-        model.lm_head.weight.copy_(torch.from_numpy(_output(says)))
+        model.lm_head.weight.copy_(output)
     model.save_pretrained(folder)
 
 
-def tiny_gguf(path: Path, says: Says, *, template: str | None = CHATML) -> None:
-    """Write it as a GGUF file of the llama architecture."""
+def tiny_gguf(path: Path, says: Says, *, template: str | None = CHATML, tensors_a_file: int = 0) -> None:
+    """Write it as a GGUF file of the llama architecture, or as several that hold so many tensors each."""
     vocabulary = _vocabulary()
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=tensors_a_file)
     writer.add_context_length(_CONTEXT)
     writer.add_embedding_length(_WIDTH)
     writer.add_block_count(1)

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from chatbot.engines.base import MOST_PICTURES, ChatMessage, Completion, GenerationOptions, Picture
+from chatbot.engines.stops import StopTexts
 from chatbot.errors import ModelError
 
 Script = Callable[[Sequence[ChatMessage]], str]
@@ -74,13 +75,21 @@ class ScriptedResponder:
         room = min(options.max_tokens, self.context_length - prompt)
         first, every = self._delay(messages) if callable(self._delay) else (self._delay, self._delay)
         started = time.perf_counter()
-        for number, token in enumerate(tokens[:room]):
-            await asyncio.sleep(every if number else first)
-            yield token
+        stops = StopTexts(options.stop)
+        count = 0
+        for count, token in enumerate(tokens[:room], 1):
+            await asyncio.sleep(first if count == 1 else every)
+            if text := stops.add(token):
+                yield text
+            if stops.found:
+                break
+        if rest := stops.rest():
+            yield rest
         seconds = time.perf_counter() - started
-        count = min(room, len(tokens) + 1)  # the end of the turn is a token too
+        if not stops.found:
+            count = min(room, len(tokens) + 1)  # the end of the turn is a token too
         yield Completion(
-            finish_reason="length" if len(tokens) > room else "stop",
+            finish_reason="length" if len(tokens) > room and not stops.found else "stop",
             prompt_tokens=prompt,
             cached_tokens=0,
             completion_tokens=count,

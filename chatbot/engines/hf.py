@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -18,6 +20,23 @@ from chatbot.errors import ModelError
 def converted_folder(cache: Path, checksum: str) -> Path:
     """Where the GGUF file of that SHA-256 stands once it is converted, in this version's way of doing it."""
     return cache / "converted" / f"{checksum[:16]}-2"
+
+
+def bytes_in_memory(folder: Path, size: int, cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
+    """About what the weights in `folder`, `size` bytes on the disk, take once `hf_model` has them in the numbers that
+    are quickest here. Asked without torch, which would take seconds to be imported."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        stored = str(config.get("dtype") or config.get("torch_dtype") or config["text_config"]["dtype"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        stored = ""
+    try:
+        short = "avx512_bf16" in cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        short = False
+    short = short or sys.platform == "darwin" or Path("/dev/nvidiactl").exists()
+    width = {"bfloat16": 2, "float16": 2, "float32": 4}.get(stored)
+    return size if width is None else size * (2 if short else 4) // width
 
 
 class HfResponder:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import fields
 from typing import Any
 from uuid import uuid4
 
@@ -49,6 +51,12 @@ class Batching:
         self._manager.start()
 
     @staticmethod
+    def available() -> bool:
+        """Whether transformers leaves a model that it batches as it is, for replies made beside the batches: since
+        5.19."""
+        return "auto_switch_to_flash" in {field.name for field in fields(ContinuousBatchingConfig)}
+
+    @staticmethod
     def can(options: GenerationOptions) -> bool:
         """Whether a request may have these options: it has no seed and no penalty of its own."""
         return options.seed is None and options.repeat_penalty == 1
@@ -75,7 +83,8 @@ class Batching:
                 streaming=True,
                 eos_token_id=self._ends,
                 temperature=float(options.temperature or 1),
-                top_p=float(options.top_p),
+                # Of several that are equally likely, `top_k` alone leaves all, to be drawn from.
+                top_p=float(options.top_p) if options.temperature else 1e-6,
                 top_k=self._vocabulary if options.temperature else 1,
             )
             while True:
@@ -96,6 +105,14 @@ class Batching:
         finally:
             del self._came[number]
             self._manager.cancel_request(number)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The model is the caller's alone for as long as this is open."""
+        with ExitStack() as stack:
+            with suppress(RuntimeError):  # it has ended: nobody else uses the model
+                stack.enter_context(self._manager.pause())
+            yield
 
     def close(self) -> None:
         """Stop, once the replies under way have ended."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from tokenizers.decoders import DecodeStream
@@ -29,6 +31,9 @@ PREFILL_CHUNK = 256
 """Tokens read at once, at most: between two chunks a reply can be stopped, and others take their turn."""
 
 REPEAT_LAST_N = 256
+
+_BEFORE = 16
+"""Tokens before a reply that is gone on with: what stands there decides whether its next one begins with a space."""
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # untyped there
@@ -121,7 +126,7 @@ class HfModel:
         self.context_length = context_length
         if threads:
             torch.set_num_threads(threads)
-        self._device = torch.device(device or _best_device())
+        self._device = _device(name, device or _best_device())
         try:
             tokenizer = AutoTokenizer.from_pretrained(
                 tokenizer_folder(folder, adapter), trust_remote_code=trust_remote_code
@@ -147,10 +152,13 @@ class HfModel:
         self._tokenizer = tokenizer
         self._plain = not tokenizer.chat_template
         self._ends = _end_tokens(self._model, tokenizer)
+        # Where the model cannot be told to, it computes the logits of every token that it reads.
+        last_alone = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        self._reading: dict[str, Any] = {"use_cache": True} | ({"logits_to_keep": 1} if last_alone else {})
         self._limit = max(1, memories)
-        self._memories: list[_Memory] = []
+        self._memories: list[_Memory] = []  # the one used last at the end
         self._batching: Batching | None = None
-        wanted = self._device.type == "cuda" if batching is None else batching
+        wanted = Batching.available() and (self._device.type == "cuda" if batching is None else batching)
         if wanted and self._model.config._attn_implementation == "sdpa":  # with others, batches would change it
             self._batching = Batching(
                 self._model, sorted(self._ends), context_length=context_length, slots=self._limit
@@ -195,15 +203,29 @@ class HfModel:
         if len(ids) >= self.context_length:
             raise ModelError(f"The prompt has {len(ids)} tokens; {self.name} takes {self.context_length}.")
         room = min(options.max_tokens, self.context_length - len(ids))
-        if self._batching is not None and self._batching.running and self._batching.can(options):
-            yield from self._compose(ids, 0, self._batching.tokens(ids, room, options), options)
-            return
+        resumed = messages[-1].content if messages[-1].role == "assistant" else ""
+        if self._batching is not None and not self._batching.running:
+            self._batching = None  # and its memory is free
+        if self._batching is not None and self._batching.can(options):
+            said = False
+            try:
+                for piece in self._compose(ids, 0, self._batching.tokens(ids, room, options), options, resumed):
+                    said = said or piece != ""
+                    yield piece
+                return
+            except ModelError:
+                if said:
+                    raise  # else it is made on its own
         memory = self._remember(ids)
         memory.busy = True
         try:
-            yield from self._compose(ids, len(memory.ids), self._tokens(memory, ids, room, options), options)
+            tokens = self._tokens(memory, ids, room, options)
+            yield from self._compose(ids, len(memory.ids), tokens, options, resumed)
         finally:
             memory.busy = False
+            idle = [memory for memory in self._memories if not memory.busy]
+            for oldest in idle[: max(0, len(self._memories) - self._limit)]:
+                self._memories.remove(oldest)
 
     def _tokens(
         self, memory: _Memory, ids: list[int], room: int, options: GenerationOptions
@@ -221,13 +243,17 @@ class HfModel:
                 logits = self._read(memory, [token])
 
     def _compose(
-        self, ids: list[int], cached: int, tokens: Generator[int | None], options: GenerationOptions
+        self, ids: list[int], cached: int, tokens: Generator[int | None], options: GenerationOptions, resumed: str
     ) -> Generator[str | Completion]:
-        """The text of `tokens`, up to one that ends the reply or to a text that does."""
+        """The text of `tokens`, up to one that ends the reply or to a text that does. `resumed`: what there is of
+        the reply already."""
         stops = StopTexts([*options.stop, *([PLAIN_STOP] if self._plain else [])])
-        stream = DecodeStream(skip_special_tokens=True)
+        # Half a character before it would be given once more, with all before that.
+        before = ids[-_BEFORE:] if resumed and not resumed.endswith("\ufffd") else []
+        stream = DecodeStream(before, skip_special_tokens=True)
         count, reason, started = 0, "length", 0.0
-        begun = not self._plain  # the reply to a transcript begins with the space after "Assistant:"
+        # The reply to a transcript begins with the space after "Assistant:".
+        begun = bool(resumed) or not self._plain
         for token in tokens:
             if token is None:
                 yield ""
@@ -260,36 +286,57 @@ class HfModel:
     def _read(self, memory: _Memory, ids: list[int]) -> torch.Tensor:
         """Read tokens on; returns the logits after the last, (vocabulary,) in float32."""
         tokens = torch.tensor([ids], device=self._device)
-        output = self._model(input_ids=tokens, past_key_values=memory.cache, use_cache=True, logits_to_keep=1)
+        read, memory.ids = memory.ids, []  # should it fail, what the cache then holds is not known
+        with nullcontext() if self._batching is None else self._batching.paused():
+            output = self._model(input_ids=tokens, past_key_values=memory.cache, **self._reading)
         memory.cache = output.past_key_values
-        memory.ids += ids
+        read += ids
+        memory.ids = read
         logits: torch.Tensor = output.logits[0, -1].float()
         return logits
 
     def _remember(self, ids: list[int]) -> _Memory:
         """The memory that shares the longest beginning with `ids`, cut down to that.
 
-        One that shares less than half of itself is another conversation's: it is left alone while there is room.
-        At least the last token is read again, for its logits.
+        One that shares less than half of itself is another conversation's: it is left alone while there is room, and
+        what is shared is copied. At least the last token is read again, for its logits.
         """
-        free = [memory for memory in self._memories if not memory.busy]
-        best = max(free, key=lambda memory: _common(memory.ids, ids), default=None)
-        common = 0 if best is None else min(_common(best.ids, ids), len(ids) - 1)
-        if best is None or (2 * common < len(best.ids) and len(self._memories) < self._limit):
-            best, common = _Memory(), 0
-        elif 2 * common < len(best.ids):  # no room: the one that was idle for longest is given up
-            best = free[0]
-            common = min(_common(best.ids, ids), len(ids) - 1)
-        if best in self._memories:
+
+        def shared(memory: _Memory) -> int:
+            return min(_common(memory.ids, ids), len(ids) - 1)
+
+        idle = [memory for memory in self._memories if not memory.busy]
+        oldest = idle[0] if idle and len(self._memories) >= self._limit else None  # given up, where there is no room
+        best = max(self._memories, key=lambda memory: (shared(memory), not memory.busy), default=_Memory())
+        common = shared(best)
+        if best is oldest or (best in idle and 2 * common >= len(best.ids)):
             self._memories.remove(best)
-        self._memories.append(best)
-        if not common or not _can_crop(best.cache):
-            best.ids, best.cache = [], _new_cache(self._model)
+            if common < len(best.ids):
+                if _can_crop(best.cache):
+                    best.cache.crop(common)
+                    best.ids = best.ids[:common]
+                else:
+                    best = _Memory()
         else:
-            assert best.cache is not None
-            best.cache.crop(common)
-            best.ids = best.ids[:common]
+            if oldest is not None:
+                self._memories.remove(oldest)
+            best = self._copy(best, common)
+        if not best.ids:
+            best.cache = _new_cache(self._model)
+        self._memories.append(best)
         return best
+
+    def _copy(self, memory: _Memory, length: int) -> _Memory:
+        """A memory of the first `length` tokens of another; of none, where its layers cannot go back to them."""
+        if not length or not _can_crop(memory.cache):
+            return _Memory()
+        cache = _new_cache(self._model)
+        new: Any
+        old: Any  # those that can be cropped hold keys and values
+        for new, old in zip(cache.layers, memory.cache.layers, strict=True):
+            if old.is_initialized:
+                new.update(old.keys[..., :length, :], old.values[..., :length, :])
+        return _Memory(memory.ids[:length], cache)
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         template = PLAIN_TEMPLATE if self._plain else None
@@ -352,7 +399,7 @@ def _new_cache(model: Any) -> DynamicCache:
     return cache
 
 
-def _can_crop(cache: DynamicCache | None) -> bool:
+def _can_crop(cache: DynamicCache | None) -> TypeGuard[DynamicCache]:
     """Layers with a window or a state of another kind forget: they cannot go back to an earlier token."""
     return cache is not None and all(type(layer) is RoomyLayer for layer in cache.layers)
 
@@ -361,6 +408,19 @@ def _best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _device(name: str, wanted: str) -> torch.device:
+    """Raises ModelError where this machine, or this torch, has no such device."""
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"{name} cannot be loaded: torch finds no device '{wanted}' here; CHATBOT_DEVICE may be cuda, mps, cpu, "
+            "or empty for the best there is."
+        ) from error
+    return device
 
 
 def _dtype(device: torch.device) -> torch.dtype:

@@ -57,7 +57,7 @@ def _load(parameters: dict[str, Any], send: Any) -> Any:
     from chatbot.engines.hf_model import HfModel
 
     folder = Path(parameters["path"])
-    if folder.suffix == ".gguf":
+    if folder.suffix.lower() == ".gguf":
         target = Path(parameters["converted"])
         if not target.is_dir():
             send({"notice": f"Converting {parameters['name']} for transformers, once"})

@@ -6,15 +6,16 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
 from chatbot.errors import ModelError
+from chatbot.trace import hide
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -22,25 +23,36 @@ if TYPE_CHECKING:
 OPENAI_HOST = "api.openai.com"
 KEYRING_SERVICE = "chatbot"
 
+_ATTEMPTS = 3
+_LONGEST_WAIT_S = 10.0
+"""Before another attempt: an endpoint that wants to be left alone for longer is not tried again."""
+
+_SECRET = 8
+"""Characters that a key has at least: a shorter one is a placeholder, and may be part of any word."""
+
 _TEMPLATE = 32
 """Tokens that a chat template may add by itself: some begin with a system prompt of their own."""
+
+_T = TypeVar("_T")
 
 
 def find_key(url: str) -> str:
     """The key for an endpoint: `CHATBOT_OPENAI_API_KEY`, else the keyring's entry for the host, else none.
 
-    `OPENAI_API_KEY` is OpenAI's alone: it is sent nowhere else. Raises ModelError for what can be no key.
+    `OPENAI_API_KEY` is OpenAI's alone: it is sent nowhere else, and never unencrypted. Raises ModelError for what
+    can be no key.
     """
-    key = _key_of(urlsplit(url).hostname or "").strip()
+    parts = urlsplit(url)
+    key = _key_of(parts.scheme, parts.hostname or "").strip()
     if not key.isascii() or not key.isprintable():
         raise ModelError("The key of the endpoint holds characters that no key has; set it anew.")
     return key
 
 
-def _key_of(host: str) -> str:
+def _key_of(scheme: str, host: str) -> str:
     if key := os.environ.get("CHATBOT_OPENAI_API_KEY"):
         return key
-    if host == OPENAI_HOST and (key := os.environ.get("OPENAI_API_KEY")):
+    if (scheme, host) == ("https", OPENAI_HOST) and (key := os.environ.get("OPENAI_API_KEY")):
         return key
     import keyring
     from keyring.errors import KeyringError
@@ -84,8 +96,10 @@ class OpenAIResponder:
             from openai import AsyncOpenAI, Timeout
 
             key = find_key(url)
+            if len(key) >= _SECRET:
+                hide(key)
             limits = Timeout(timeout, connect=min(timeout, 10))
-            return key, AsyncOpenAI(base_url=url, api_key=key or "none", timeout=limits, max_retries=2)
+            return key, AsyncOpenAI(base_url=url, api_key=key or "none", timeout=limits, max_retries=0)
 
         key, client = await asyncio.to_thread(connect)
         responder = cls(name, model, url, key, context_length, client)
@@ -102,7 +116,7 @@ class OpenAIResponder:
         offered: dict[str, Any] = {}
         with self._said_to_a_person():
             try:
-                async for model in self._client.models.list():
+                async for model in await self._attempt(self._client.models.list):
                     offered[model.id] = model.model_dump()
             except NotFoundError:  # an endpoint need not list its models
                 return
@@ -119,6 +133,23 @@ class OpenAIResponder:
             if isinstance(length, int) and length > 0:
                 self.context_length = min(self.context_length, length)
                 break
+
+    async def _attempt(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """What `ask` gives, asked again where the endpoint refuses for now or cannot be reached. Not where it is
+        slow: it would only compute the same once more."""
+        from openai import APIConnectionError, APITimeoutError, InternalServerError, RateLimitError
+
+        for attempt in range(1, _ATTEMPTS):
+            try:
+                return await ask()
+            except APITimeoutError:
+                raise
+            except (APIConnectionError, InternalServerError, RateLimitError) as error:
+                wait = _retry_after(error) or 0.5 * attempt
+                if wait > _LONGEST_WAIT_S:
+                    raise
+            await asyncio.sleep(wait)
+        return await ask()
 
     @property
     def alive(self) -> bool:
@@ -161,7 +192,7 @@ class OpenAIResponder:
         times: list[float] = []
         text = ""
         with self._said_to_a_person() as answer:
-            async with await self._client.chat.completions.create(**request) as stream:
+            async with await self._attempt(lambda: self._client.chat.completions.create(**request)) as stream:
                 async for chunk in stream:
                     answer.begun = True
                     usage = getattr(chunk, "usage", None) or usage
@@ -180,12 +211,11 @@ class OpenAIResponder:
     def _completion(
         self, messages: Sequence[ChatMessage], text: str, reason: str, usage: Any, seconds: float
     ) -> Completion:
-        details = getattr(usage, "prompt_tokens_details", None)
-        said = usage.completion_tokens if usage else _estimate(text)
+        said = _whole(usage, "completion_tokens", _estimate(text))
         return Completion(
             finish_reason="length" if reason == "length" else "stop",
-            prompt_tokens=usage.prompt_tokens if usage else self._count(messages),
-            cached_tokens=getattr(details, "cached_tokens", None) or 0,
+            prompt_tokens=_whole(usage, "prompt_tokens", self._count(messages)),
+            cached_tokens=_whole(getattr(usage, "prompt_tokens_details", None), "cached_tokens", 0),
             completion_tokens=said,
             decode_tokens_per_s=(said - 1) / seconds if seconds and said > 1 else 0.0,
         )
@@ -213,8 +243,8 @@ class OpenAIResponder:
                 f"{self._url} refuses the key; set CHATBOT_OPENAI_API_KEY, or `keyring set {KEYRING_SERVICE} {host}`."
             ) from None
         except openai.RateLimitError as error:
-            after = error.response.headers.get("retry-after", "")
-            wait = f"in {after} seconds" if after.isdecimal() else "later"
+            after = _retry_after(error)
+            wait = f"in {after:.0f} seconds" if after else "later"
             raise ModelError(f"{self._url} has too much to do, or the quota is used up; try again {wait}.") from None
         except openai.APIStatusError as error:
             raise ModelError(f"{self._url} refused ({error.status_code}): {self._reason(error)}") from None
@@ -227,11 +257,26 @@ class OpenAIResponder:
         body = error.body if isinstance(error.body, dict) else {}
         inner = body.get("error", body)
         message = inner.get("message") if isinstance(inner, dict) else None
-        line = str(message or error.message).replace("\n", " ").strip()[:300]
-        return (line.replace(self._key, "***") if self._key else line).rstrip(".") + "."
+        line = str(message or error.message)
+        if self._key:  # before it is cut: half a key is none that would be found
+            line = line.replace(self._key, "***")
+        return line.replace("\n", " ").strip()[:300].rstrip(".") + "."
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def _retry_after(error: Any) -> float:
+    """Seconds after which the endpoint wants to be asked again; 0 where it does not say."""
+    response = getattr(error, "response", None)
+    said = "" if response is None else response.headers.get("retry-after", "")
+    return float(said) if said.isdecimal() else 0.0
+
+
+def _whole(usage: Any, name: str, otherwise: int) -> int:
+    """A number of what the endpoint says was used; `otherwise` where it says none."""
+    said = getattr(usage, name, None)
+    return said if isinstance(said, int) else otherwise
 
 
 def _estimate(text: str) -> int:

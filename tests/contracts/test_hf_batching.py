@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -16,10 +17,14 @@ from transformers import AutoModelForCausalLM
 from chatbot.engines import hf_model
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
 from chatbot.engines.hf import HfResponder
+from chatbot.engines.hf_batching import Batching
 from chatbot.engines.hf_model import HfModel
 from tests.tiny_models import tiny_transformers
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(not Batching.available(), reason="transformers is too old for batches"),
+]
 
 CONTEXT = 128
 PROMPTS = [[ChatMessage("user", text)] for text in ("a", "bcd " * 8, "日本語 😀")]
@@ -87,6 +92,70 @@ async def test_each_of_a_batch_has_its_own_temperature(batched: HfResponder) -> 
     texts = [text for text, _ in await asyncio.gather(*cold, *hot)]
     assert texts[0] == texts[1]
     assert texts[2] != texts[0]
+
+
+async def test_of_tokens_that_are_equally_likely_temperature_0_always_takes_the_same(tmp_path: Path) -> None:
+    tiny_transformers(tmp_path, says="never stops")
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
+    letters = [model.lm_head.weight.argmax(0)[0].item() + step for step in range(4)]
+    with torch.no_grad():
+        model.lm_head.weight[letters] = 1.0
+    model.save_pretrained(tmp_path)
+    engine = await HfResponder.load(tmp_path, "m@1", context_length=CONTEXT, device="cpu", batching=True)
+    try:
+        text, _ = await finish(engine, PROMPTS[0], temperature=0, max_tokens=40)
+        drawn, _ = await finish(engine, PROMPTS[0], temperature=1.0, top_p=1.0, max_tokens=40)
+    finally:
+        await engine.close()
+    assert len(set(text)) == 1
+    assert set(drawn) == set("abcd")
+
+
+async def test_a_reply_on_its_own_and_a_batch_do_not_compute_at_the_same_time(folder: Path) -> None:
+    model = HfModel(folder, "m@1", context_length=CONTEXT, memories=2, device="cpu", batching=True)
+    inside: set[int] = set()
+    together: list[int] = []
+    threads: set[int] = set()
+
+    def enter(*arguments: Any) -> None:
+        inside.add(threading.get_ident())
+        threads.add(threading.get_ident())
+        together.append(len(inside))
+
+    model.network.register_forward_pre_hook(enter)
+    model.network.register_forward_hook(lambda *arguments: inside.discard(threading.get_ident()))
+    assert model._batching is not None
+    try:
+        seeded = model.reply(PROMPTS[0], GenerationOptions(max_tokens=60, temperature=2.0, seed=7))
+        batched = model.reply(PROMPTS[1], GenerationOptions(max_tokens=60, temperature=0))
+        replies = [batched, seeded]
+        while replies:
+            replies = [reply for reply in replies if next(reply, None) is not None]
+    finally:
+        model._batching.close()
+    assert len(threads) == 2
+    assert max(together) == 1
+
+
+@pytest.mark.parametrize("context_length", [CONTEXT, 10**12])
+async def test_where_memory_lacks_for_batches_replies_are_made_on_their_own(
+    folder: Path, context_length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hf_model, "_dtype", lambda device: torch.float32)
+    options = GenerationOptions(max_tokens=20, temperature=0)
+    alone = HfModel(folder, "m@1", context_length=CONTEXT, device="cpu", batching=False)
+    model = HfModel(folder, "m@1", context_length=context_length, memories=2, device="cpu", batching=True)
+    this_thread = threading.get_ident()
+
+    def fail(*arguments: Any) -> None:
+        if threading.get_ident() != this_thread:
+            raise RuntimeError("out of memory")
+
+    model.network.register_forward_pre_hook(fail)  # where the pages themselves could be had
+    expected = text_of(list(alone.reply(PROMPTS[1], options)))
+    for _ in range(2):
+        assert text_of(list(model.reply(PROMPTS[1], options))) == expected
+    assert model._batching is None
 
 
 async def test_one_of_a_batch_is_stopped_and_the_others_go_on(batched: HfResponder) -> None:

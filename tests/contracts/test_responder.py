@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,16 @@ async def test_the_same_seed_gives_the_same_reply(responder: Responder) -> None:
     first, _ = await collect(responder, QUESTION, options)
     second, _ = await collect(responder, QUESTION, options)
     assert "".join(first) == "".join(second)
+
+
+async def test_the_same_stop_ends_the_reply_before_it(responder: Responder) -> None:
+    options = GenerationOptions(max_tokens=24, temperature=0)
+    whole = "".join((await collect(responder, QUESTION, options))[0])
+    stop = whole.split()[5]
+    pieces, completion = await collect(responder, QUESTION, replace(options, stop=("never said", stop)))
+    assert "".join(pieces) == whole[: whole.index(stop)]
+    assert completion.finish_reason == "stop"
+    assert completion.completion_tokens < 24
 
 
 async def assert_idle() -> None:

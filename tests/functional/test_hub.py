@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from chatbot.registry import summary
+from storage.versions import Version
 from tests.conftest import Chatbot
 from tests.hub import COMMIT, Hub, emulated
 from tests.tiny_models import tiny_gguf, tiny_transformers
@@ -20,15 +23,18 @@ from tests.tiny_models import tiny_gguf, tiny_transformers
 GGUF = "someone/Smol-GGUF"
 TINY = "someone/tiny"
 NESTED = "someone/nested"
+BOTH = "someone/both"
+SPLIT = "someone/split"
+PART = "tiny-00001-of-00003.gguf"
 
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("hub")
-    gguf, tiny, pickled, several, nested = (
-        folder / name for name in ("gguf", "tiny", "pickled", "several", "nested")
+    gguf, tiny, pickled, several, nested, both, split, torn = (
+        folder / name for name in ("gguf", "tiny", "pickled", "several", "nested", "both", "split", "torn")
     )
-    for made in (gguf, pickled, several):
+    for made in (gguf, pickled, several, split, torn):
         made.mkdir()
     (gguf / "smol.Q4_1.gguf").symlink_to(model_path)
     tiny_transformers(tiny, says="never stops")
@@ -37,7 +43,24 @@ def repositories(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> 
     (several / "b.gguf").write_bytes(b"GGUF")
     (nested / "q").mkdir(parents=True)
     tiny_gguf(nested / "q" / "tiny.gguf", says="never stops")
-    return {NESTED: nested, GGUF: gguf, TINY: tiny, "someone/pickled": pickled, "someone/several": several}
+    tiny_transformers(both, says="never stops")
+    tiny_gguf(both / "tiny.GGUF", says="never stops")
+    (both / "onnx").mkdir()
+    for name in ("consolidated.safetensors", "onnx/model.safetensors"):
+        (both / name).write_bytes(b"the same once more")
+    tiny_gguf(split / "tiny.gguf", says="never stops", tensors_a_file=5)
+    assert len(list(split.iterdir())) == 3
+    (torn / PART).write_bytes((split / PART).read_bytes())
+    return {
+        NESTED: nested,
+        GGUF: gguf,
+        TINY: tiny,
+        BOTH: both,
+        SPLIT: split,
+        "someone/torn": torn,
+        "someone/pickled": pickled,
+        "someone/several": several,
+    }
 
 
 @pytest.fixture
@@ -82,6 +105,57 @@ def test_a_file_in_a_subfolder_answers_and_goes_on_answering_without_the_hub(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     again = chatbot("ask", "hello", "--model", NESTED, "--max-tokens", "4")
     assert (again.returncode, again.stdout) == (0, "aaaa\n"), again.stderr
+
+
+@pytest.mark.parametrize("named", [SPLIT, f"{SPLIT}:tiny-00002-of-00003.gguf"])
+def test_a_model_in_several_files_is_fetched_whole_and_answers(chatbot: Chatbot, hub: Hub, named: str) -> None:
+    asked = chatbot("ask", "hello", "--model", named, "--max-tokens", "4", "--json")
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout)["text"] == "aaaa"
+    assert json.loads(asked.stdout)["model"] == f"{SPLIT}:{PART}@{COMMIT[:12]}"
+
+
+def test_a_repository_is_another_model_than_a_file_of_it(chatbot: Chatbot, hub: Hub) -> None:
+    file = chatbot("models", "pull", f"{BOTH}:tiny.GGUF")
+    assert file.returncode == 0, file.stderr
+    folder = chatbot("models", "pull", BOTH)
+    assert folder.returncode == 0, folder.stderr
+    assert Path(file.stdout.strip()).name == "tiny.GGUF"
+    kept = {path.name for path in Path(folder.stdout.strip()).iterdir() if path.is_file()}
+    assert kept == {path.name for path in hub.repos[TINY].iterdir()}, "and no weights once more"
+
+
+def test_every_file_is_the_one_of_the_commit_that_was_looked_up(chatbot: Chatbot, hub: Hub) -> None:
+    pulled = chatbot("models", "pull", TINY)
+    assert pulled.returncode == 0, pulled.stderr
+    for file in hub.repos[TINY].iterdir():
+        assert Path(pulled.stdout.strip(), file.name).read_bytes() == file.read_bytes()
+    asked = {path.split("/")[4] for _, path, _ in hub.seen if "/resolve/" in path}
+    assert asked == {COMMIT}
+
+
+@pytest.mark.parametrize("name", ["../../../../evil.gguf", "/evil.gguf"])
+def test_a_file_that_would_lie_outside_of_its_folder_is_refused(
+    chatbot: Chatbot, hub: Hub, tmp_path: Path, name: str
+) -> None:
+    hub.outside = [name if name.startswith("..") else f"{tmp_path}{name}"]
+    pulled = chatbot("models", "pull", "someone/pickled")
+    assert not list(tmp_path.rglob("evil.gguf*"))
+    assert pulled.returncode == 2
+    assert "would lie outside of its folder" in pulled.stderr
+
+
+def test_memory_is_told_as_the_engine_will_need_it(tmp_path: Path) -> None:
+    needed = []
+    for stored in ("float32", "bfloat16"):
+        (tmp_path / "config.json").write_text(json.dumps({"dtype": stored}))
+        files = {"model.safetensors": {"size": 10**10, "sha256": None}}
+        settings = {"engine": "hf", "repo": TINY, "files": files}
+        version = Version("gpt", TINY, "1", folder=str(tmp_path), checksum="", code_version="", settings=settings)
+        said = re.search(r"needs about ([\d.]+) GB", summary(version))
+        assert said is not None
+        needed.append(float(said[1]))
+    assert needed[1] == 2 * needed[0], "twice as many numbers fit into as much"
 
 
 def test_a_killed_download_is_gone_on_with(chatbot: Chatbot, hub: Hub, tmp_path: Path) -> None:
@@ -135,6 +209,7 @@ def test_what_is_not_what_the_hub_promised_is_not_kept(chatbot: Chatbot, hub: Hu
         (f"{GGUF}@v9", "no such revision"),
         (f"{GGUF}:other.gguf", "has no file other.gguf; it has smol.Q4_1.gguf"),
         ("someone/pickled", "can hold code, and are refused"),
+        ("someone/torn", "tiny-00002-of-00003.gguf is missing"),
         ("someone/several", "say which: someone/several:a.gguf, someone/several:b.gguf"),
     ],
 )
