@@ -14,7 +14,7 @@ from torch import Tensor
 from chatbot.aigc import losses
 from chatbot.aigc.dataset import Dataset
 from chatbot.aigc.further import Begun
-from chatbot.aigc.networks import LATENT_CHANNELS, Autoencoder, Shape
+from chatbot.aigc.networks import LATENT_CHANNELS, Autoencoder, Shape, computes_bf16
 from chatbot.aigc.options import Options
 from chatbot.aigc.pictures import as_batch, vary
 from chatbot.training import checkpoint, parallel
@@ -38,6 +38,7 @@ class AutoencoderStage:
     ) -> None:
         self.options, self.dataset, self.device = options, dataset, device
         self.rank, self.ranks = parallel.start()
+        self.bf16 = computes_bf16(device)
         self.rate, self.batch = self.RATE, max(parallel.start()[1], options.batch // 4)
         self.train = [n for n, item in enumerate(dataset.items) if item.split == "train"]
         self.net = Autoencoder(shape)
@@ -50,7 +51,8 @@ class AutoencoderStage:
         parallel.share(self.net.parameters())
 
     def step(self, number: int, progress: float) -> dict[str, Tensor]:
-        """One step; `progress` in 0..1 of the stage. Gives the error."""
+        """One step; `progress` in 0..1 of the stage. Gives the error. Raises FloatingPointError, and leaves the
+        weights as they are, where a gradient is no number."""
         generator = step_generator(self.options.seed, number, self.rank)
         chosen = order_of(self.train, self.batch, number, self.options.seed)[self.rank :: self.ranks]
         pictures = as_batch(self.dataset.pictures, chosen, self.device)
@@ -60,7 +62,7 @@ class AutoencoderStage:
             group["lr"] = (
                 self.rate * min(1.0, (number + 1) / 100) * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
             )
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             latents = self.net.encoder(pictures)
             spread = latents.detach().float().std(dim=(0, 2, 3), keepdim=True)
             noise = torch.randn(latents.shape, generator=generator).to(self.device)
@@ -69,7 +71,8 @@ class AutoencoderStage:
         self.optimizer.zero_grad(set_to_none=True)
         error.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         parallel.average_gradients([one for one in self.net.parameters() if one.requires_grad])
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        if not torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0).isfinite():
+            raise FloatingPointError
         self.optimizer.step()
         return {"error": error.detach()}
 

@@ -19,7 +19,15 @@ from chatbot.aigc import losses
 from chatbot.aigc.captions import Captions
 from chatbot.aigc.dataset import Dataset
 from chatbot.aigc.further import HELD, Begun
-from chatbot.aigc.networks import Autoencoder, Discriminator, FeatureDecoder, Generator, PictureEncoder, Shape
+from chatbot.aigc.networks import (
+    Autoencoder,
+    Discriminator,
+    FeatureDecoder,
+    Generator,
+    PictureEncoder,
+    Shape,
+    computes_bf16,
+)
 from chatbot.aigc.options import Options
 from chatbot.aigc.pictures import as_batch, jolt, vary
 from chatbot.aigc.second_view import Features, Heads, SecondView
@@ -45,6 +53,10 @@ TURNED = 0.3
 CAPTIONS_DROPPED, STYLES_DROPPED = 0.05, 0.1
 HALF_LIFE = 20_000  # pictures, of the moving average of G; shorter at the beginning
 
+_REMEMBERED = 4096
+_REMEMBERED_NUMBERS = 2**26
+"""Drawings that G's memory begins with in the space of pixels, and the numbers in all of them, of which half a GB is
+taken a few times over: at 64 pixels both are the same."""
 
 HINGE = losses.VALUES["projected"]
 """The value of the second view."""
@@ -53,7 +65,8 @@ HINGE = losses.VALUES["projected"]
 @dataclass(frozen=True, slots=True)
 class _Conditions:
     """Captions and styles of a batch: `said`, where there is a caption (N,); `same`, which pairs show the same
-    concept (N, N); and captions of `other` pictures, with where both are said and mean something else (N,)."""
+    concept, or have the same name (N, N); and captions of `other` pictures, with where both are said and mean
+    something else (N,)."""
 
     text: Tensor
     style: Tensor
@@ -115,7 +128,7 @@ class GanStage:
             net.to(device).to(memory_format=torch.channels_last)
             parallel.share(net.parameters())
         self.ema = copy.deepcopy(self.g).requires_grad_(False)
-        self.rate, self.batch = options.rate, options.batch
+        self.rate, self.batch, self.bf16 = options.rate, options.batch, computes_bf16(device)
         self.gap = 0.0  # between the logits of reals and fakes, a moving average
         self.g_side = [*self.g.parameters(), *self.a_g.parameters()]
         self.d_side = [p for name, net in self.nets().items() if name not in ("g", "a_g") for p in net.parameters()]
@@ -135,7 +148,7 @@ class GanStage:
         places = {self.captions.concept_names.index(name): place for place, name in enumerate(names)}
         numbers = [n for n in self.train if int(self.captions.concepts[n]) in places]
         if self.latents is None:
-            numbers = numbers[:4096]
+            numbers = numbers[: min(_REMEMBERED, _REMEMBERED_NUMBERS // (self.shape.depth * self.shape.size**2))]
             drawings = as_batch(self.dataset.pictures, numbers, torch.device("cpu"))
         else:
             drawings = torch.from_numpy(np.asarray(self.latents[0][numbers])).float()
@@ -150,7 +163,8 @@ class GanStage:
         return {name: net for name, net in nets.items() if net is not None}
 
     def step(self, number: int, progress: float) -> dict[str, Tensor]:
-        """One step of D with A_D, then one of G with A_G; `progress` in 0..1 of the stage."""
+        """One step of D with A_D, then one of G with A_G; `progress` in 0..1 of the stage. Raises FloatingPointError,
+        and leaves the weights of that side as they are, where a gradient is no number."""
         generator = step_generator(self.options.seed, number, self.rank)
         chosen = order_of(self.train, self.options.batch, number, self.options.seed)[self.rank :: self.ranks]
         for name, optimizer in self.optimizers.items():
@@ -158,7 +172,7 @@ class GanStage:
                 group["lr"] = (
                     self.rate * min(1.0, (number + 1) / 200) * _decay(progress) * (1 if name == "g" else 0.7)
                 )
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self._step(chosen, generator, number, held=self.holds and progress < HELD)
 
     def _step(self, chosen: list[int], generator: torch.Generator, number: int, *, held: bool) -> dict[str, Tensor]:
@@ -303,8 +317,8 @@ class GanStage:
         chances = torch.rand(len(chosen), 2, generator=generator)
         text[chances[:, 0] < CAPTIONS_DROPPED] = 0
         style[chances[:, 1] < STYLES_DROPPED] = self.shape.styles
-        concepts = self.captions.concepts[chosen]
-        same = concepts[:, None] == concepts[None]
+        concepts, names = self.captions.concepts[chosen], self.captions.names[chosen, 0]
+        same = (concepts[:, None] == concepts[None]) | (names[:, None] == names[None])
         said = text.any(1)
         differs = said & said.roll(1) & ~same.roll(1, 0).diagonal()
         parts = (text, style, said, same, text.roll(1, 0), differs.float())
@@ -319,8 +333,10 @@ class GanStage:
         if held:
             self.g.zero_grad(set_to_none=True)
         parallel.average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        if not torch.nn.utils.clip_grad_norm_(parameters, 5.0).isfinite():
+            raise FloatingPointError
         optimizer.step()
+        torch.clear_autocast_cache()  # it holds the weights as they were, in bf16
 
     @torch.no_grad()
     def _average(self, seen: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +17,31 @@ _STAGES = ("autoencoder", "gan")
 
 
 class Journal:
-    """Appends to the files of a run. Of several processes only the first is `active`."""
+    """Appends to the files of a run. Of several processes only the first is `active`; `offset` gives how many steps
+    came before a stage: TensorBoard counts through both, and forgets by that count."""
 
-    def __init__(self, run: Path, *, active: bool = True) -> None:
-        self._run, self._active = run, active
+    def __init__(self, run: Path, offset: Callable[[str], int], *, active: bool = True) -> None:
+        self._run, self._offset, self._active = run, offset, active
         self._stats = Stats(run, active=active)
 
     def step(self, stage: str, step: int, batch: int, pace: float, numbers: dict[str, float]) -> None:
         row = {"stage": stage, "step": step, "kimg": step * batch / 1000, "images_per_s": round(pace, 1)}
         self._stats.append(row | {name: round(value, 6) for name, value in numbers.items()})
-        self._stats.scalars(stage, step, {**numbers, "images_per_s": pace})
+        self._stats.scalars(stage, self._offset(stage) + step, {**numbers, "images_per_s": pace})
 
     def snapshot(self, stage: str, step: int, figures: dict[str, float], sheet: Image.Image) -> None:
         self._stats.append(
             {"stage": stage, "step": step, "snapshot": {name: round(value, 6) for name, value in figures.items()}}
         )
-        self._stats.scalars(stage, step, figures)
+        shown_at = self._offset(stage) + step
+        self._stats.scalars(stage, shown_at, figures)
         if self._stats.board is not None:
-            self._stats.board.add_image(f"{stage}/grid", np.asarray(sheet), step, dataformats="HWC")
+            self._stats.board.add_image(f"{stage}/grid", np.asarray(sheet), shown_at, dataformats="HWC")
 
     def rewind(self, stage: str, step: int) -> None:
         """Forget what was written after a step: it is about to happen again."""
         last = (_STAGES.index(stage), step)
-        self._stats.rewind(lambda row: (_STAGES.index(row["stage"]), row["step"]) <= last)
+        self._stats.rewind(lambda row: (_STAGES.index(row["stage"]), row["step"]) <= last, self._offset(stage) + step)
 
     def report(self, figures: dict[str, Any], options: Options, atlas: str) -> None:
         """One page: figures, curves, the grids from first to last, and the part that shows the atlas."""

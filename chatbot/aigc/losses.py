@@ -3,9 +3,12 @@
     min over G, A_G   max over D, A_D   V(D, G) + l1 L_AD(D, A_D) + l2 L_AG(G, A_G)
 
 V is one of `VALUES`. L_AD = -(reconstruction error of real pictures from D's features): maximising it minimises
-`-V + l1 error`, which gives G no gradient, since no fake is in it. L_AG = |G(z, t) - x| + b KL(q || N(0, I)) +
-contrast between picture and caption: z is drawn from A_G's code q of x, whose first nats are free; the contrast of
-real pictures trains A_G, that of pictures made at z from N(0, I) trains G, until they are found as well as real ones.
+`-V + l1 error`, which gives G no gradient, since no fake is in it.
+
+    L_AG = 12 |G(z, t) - x| + 0.1 KL(q(z | x) || N(0, I)) + 0.4 (contrast(x, t) + contrast(G(z', t), t))
+
+where the weights are those of `gan`. z is drawn from A_G's code q of x, whose first nats are free; the contrast of
+real pictures trains A_G, that of pictures made at z' from N(0, I) G, until they are found as well as real ones.
 All functions are free of state; logits are (N,), or (N, depths) of a teacher's features.
 """
 
@@ -66,7 +69,13 @@ VALUES = {
     "projected": Value(_hinge_discriminator, _hinge_generator, penalised=False),
     "bce": Value(_plain_discriminator, _plain_generator, penalised=False),
 }
-"""R3GAN (Huang et al. 2024); hinge without penalties, as Projected GAN has it on a teacher's features (Sauer et al.
+"""What D and G minimise, with s(u) = softplus(u) = -log sigmoid(-u), and y = G(z, t):
+
+    r3gan      D: E s(D(y) - D(x)) + gamma (R1 + R2)               G: E s(D(x) - D(y))
+    projected  D: E max(0, 1 - D(x)) + E max(0, 1 + D(y))          G: -E D(y)
+    bce        D: E s(-D(x)) + E s(D(y))                           G: E s(-D(y))
+
+R3GAN (Huang et al. 2024); the hinge (Lim and Ye 2017) as Projected GAN has it on a teacher's features (Sauer et al.
 2021); and the non-saturating loss of Goodfellow et al. 2014."""
 
 
@@ -78,12 +87,13 @@ def gradient_penalty(logits: Tensor, pictures: Tensor) -> Tensor:
 
 
 def reconstruction_error(rebuilt: Tensor, real: Tensor) -> Tensor:
-    """-L_AD: how far what A_D reads out of D's features is from what D saw, in L1."""
+    """-L_AD: how far what A_D reads out of D's features is from what D saw, both (N, depth, size, size), in L1."""
     return (rebuilt - real).abs().mean()
 
 
 def picture_error(made: Tensor, real: Tensor) -> Tensor:
-    """L1 of pictures and of their edges (differences of neighbours), which keeps outlines sharp."""
+    """Mean L1 of pictures (N, channels, R, R), and of their edges (differences of neighbours), which keeps outlines
+    sharp."""
     error = (made - real).abs().mean()
     for axis in (-1, -2):
         error = error + (made.diff(dim=axis) - real.diff(dim=axis)).abs().mean()
@@ -107,7 +117,8 @@ def contrast(pictures: Tensor, captions: Tensor, same: Tensor, scale: Tensor) ->
     are no negatives."""
     if len(pictures) < 2:
         return (pictures.sum() + captions.sum() + scale) * 0  # every network gets a gradient, in every process
-    logits = scale.exp().clamp(max=100) * pictures @ captions.T
+    with torch.autocast(pictures.device.type, enabled=False):  # times 100, bf16 would be off by tenths
+        logits = scale.exp().clamp(max=100) * pictures @ captions.T
     others = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
     logits = logits.masked_fill(others, float("-inf"))
     target = torch.arange(len(logits), device=logits.device)

@@ -153,7 +153,8 @@ class _Dense(nn.Module):
 
 
 class _Modulated(nn.Module):
-    """A residual block whose inner channels are scaled and shifted by the style vector."""
+    """A residual block (N, channels, s, s) whose inner channels are scaled and shifted by the style vector
+    (N, style)."""
 
     def __init__(self, channels: int, style: int) -> None:
         super().__init__()
@@ -169,7 +170,8 @@ class _Modulated(nn.Module):
 
 
 class Condition(nn.Module):
-    """A caption's embedding (unit length) and a style number as one vector; style `styles` means any."""
+    """A caption's embedding (N, text), of unit length, and a style number (N,) as one vector (N, length); style
+    `styles` means any."""
 
     def __init__(self, shape: Shape, style_length: int = 32) -> None:
         super().__init__()
@@ -199,7 +201,8 @@ class Memory(nn.Module):
 
     def forward(self, text: Tensor, style: Tensor) -> Tensor:
         """(N, memory); style `styles` means any, and gives their mean."""
-        attention = (self.sharpness.exp() * text @ self.keys.T).softmax(1)
+        with torch.autocast(text.device.type, enabled=False):  # a softmax of logits up to 30 and more: no bf16
+            attention = (self.sharpness.exp() * text @ self.keys.T).softmax(1)
         found = (attention @ self.values.flatten(1)).view(len(text), self.styles, -1)
         found = torch.cat([found, found.mean(1, keepdim=True)], dim=1)
         return found[torch.arange(len(text), device=text.device), style]
@@ -207,7 +210,7 @@ class Memory(nn.Module):
 
 class Generator(nn.Module):
     """G(z, caption, style): its memory gives a first draft, a mapping of residual dense blocks and convolutions
-    under it make the picture.
+    under it make the picture. From z (N, code), text (N, text) and style (N,) to (N, depth, size, size).
 
     Dense blocks first because they are cheap: what they know is computed once a picture, not once a pixel.
     """
@@ -274,10 +277,11 @@ class Generator(nn.Module):
         self.memory.keys.copy_(keys)
         flat = drawings.flatten(1).double()
         mean = flat.mean(0)
+        flat = flat - mean
         count = min(self.shape.memory, len(flat), flat.shape[1])
         # Not all components: of pictures of 64x64 in four colours there are 16,384, and they take hours.
-        _, _, basis = torch.pca_lowrank(flat - mean, count, center=False, niter=4)
-        codes = (flat - mean) @ basis
+        _, _, basis = torch.pca_lowrank(flat, count, center=False, niter=4)
+        codes = flat @ basis
         scale = codes.square().mean().sqrt()
         found = torch.zeros(self.shape.concepts, self.shape.styles, count, dtype=torch.float64)
         seen = torch.zeros(self.shape.concepts, self.shape.styles, 1, dtype=torch.float64)
@@ -326,10 +330,12 @@ class Discriminator(nn.Module):
         self.project = nn.Sequential(nn.Linear(self.condition.length, 384), nn.SiLU(), nn.Linear(384, 384))
 
     def features(self, x: Tensor) -> Tensor:
+        """(N, trunk.width, last, last) of x (N, depth, size, size)."""
         out: Tensor = self.trunk(x)
         return out
 
     def judge(self, features: Tensor, text: Tensor, style: Tensor) -> Tensor:
+        """Logits (N,) of features, beside captions (N, text) and style numbers (N,)."""
         pooled = F.silu(self.pool(features.flatten(1)))
         along = (pooled * self.project(self.condition(text, style))).sum(1) / math.sqrt(pooled.shape[1])
         out: Tensor = self.free(pooled).squeeze(1) + along
@@ -340,7 +346,8 @@ class Discriminator(nn.Module):
 
 
 class FeatureDecoder(nn.Module):
-    """The second half of A_D: turns D's features of real pictures back into what D saw."""
+    """The second half of A_D: turns D's features (N, trunk.width, last, last) of real pictures back into what D saw
+    (N, depth, size, size)."""
 
     def __init__(self, shape: Shape, trunk: Trunk) -> None:
         super().__init__()
@@ -378,6 +385,11 @@ class PictureEncoder(nn.Module):
 
     def embed_caption(self, text: Tensor) -> Tensor:
         return F.normalize(self.caption(text * math.sqrt(max(1, self.text))), dim=1)
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether training computes in bf16: on a GPU that does not only emulate it, where it would be slower."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def parameters(module: nn.Module) -> int:

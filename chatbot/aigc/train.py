@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,13 @@ AUTOENCODER_SHARE = 0.25
 _RESERVE = 0.04  # of the minutes, for the last figures and the report
 _FIRST_CHECKPOINT, _CHECKPOINT = 20.0, 50.0  # seconds
 _CALIBRATION = 8.0  # seconds
+_UNTIMED = 4  # steps: the first ones load a GPU's kernels; as many as from one gradient penalty to the next
 _SNAPSHOTS = 20  # in each stage
 _MOST_ROLLBACKS = 3
 
 
 class Stopped(UserError):
-    """The run was asked to stop, and everything is saved."""
+    """The run was asked to stop; says whether it can be gone on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Training:
         run: its folder.
         options: of a new run; None goes on with the one that is there.
         encoder: loads the text encoder, where captions have to be read.
-        stopping: asked between steps.
+        stopping: asked between steps, and while data is prepared and the report drawn.
         tell: told what is being done and how far it is; complain: what is wrong with the data or the training.
 
     Raises:
@@ -89,6 +91,7 @@ class Training:
         self.encoder, self.stopping = encoder, stopping
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.plan: dict[str, int] = {}
+        self.resumed = options is None
         self.spent = 0.0  # seconds before the run was stopped
         self.started = time.monotonic()
         if options is None:
@@ -114,38 +117,38 @@ class Training:
         )
         if begun is not None:
             begun.check(shape)
-        journal = Journal(self.run, active=self.rank == 0)
-        number = self._newest()
-        tensors, state = checkpoint.load(self._checkpoints / f"{number:08d}") if number is not None else ({}, {})
-        self.spent = float(state.get("seconds", 0.0))
-        self.started = time.monotonic()
-        journal.rewind(state.get("stage", AutoencoderStage.name), state.get("step", 0))
-        torch.manual_seed(self.options.seed)
-        autoencoder: Autoencoder | None = None
-        if self.options.space == "latent":
-            first = AutoencoderStage(self.options, shape, data, self.device, begun)
-            if state:
-                first.restore(tensors)
-            if state.get("stage", first.name) == first.name:
-                self._stage(first, journal, tensors, state, {})
-                first.measure()
-                self._save(GAN, 0, {**first.tensors()}, {})
-                tensors, state = {}, {}
-            autoencoder = first.net.eval().requires_grad_(False)
-        latents = self._latents(autoencoder, data) if autoencoder is not None else None
-        second = GanStage(
-            self.options, shape, data, captions, latents, self.device,
-            teacher=teacher, autoencoder=autoencoder, begun=begun,
-        )  # fmt: skip
-        if state.get("stage") == GAN and state.get("step", 0):
-            second.restore(tensors)
-        else:
-            state = {}
-        beside = (
-            {f"autoencoder/{name}": value for name, value in autoencoder.state_dict().items()} if autoencoder else {}
-        )
-        self._stage(second, journal, tensors, state, beside, autoencoder)
-        return self._finish(shape, data, captions, names, journal)
+        self._write()  # only now: where the data was no good, there is no run, and it can be begun otherwise
+        with closing(Journal(self.run, self._offset, active=self.rank == 0)) as journal:
+            number = self._newest()
+            tensors, state = checkpoint.load(self._checkpoints / f"{number:08d}") if number is not None else ({}, {})
+            self.spent = float(state.get("seconds", 0.0))
+            journal.rewind(state.get("stage", AutoencoderStage.name), state.get("step", 0))
+            torch.manual_seed(self.options.seed)
+            autoencoder: Autoencoder | None = None
+            if self.options.space == "latent":
+                first = AutoencoderStage(self.options, shape, data, self.device, begun)
+                if state:
+                    first.restore(tensors)
+                if state.get("stage", first.name) == first.name:
+                    self._stage(first, journal, tensors, state, {})
+                    first.measure()
+                    self._save(GAN, 0, {**first.tensors()}, {})
+                    tensors, state = {}, {}
+                autoencoder = first.net.eval().requires_grad_(False)
+            latents = self._latents(autoencoder, data) if autoencoder is not None else None
+            self._once(lambda tell: tell("Preparing the GAN", None))
+            second = GanStage(
+                self.options, shape, data, captions, latents, self.device,
+                teacher=teacher, autoencoder=autoencoder, begun=begun,
+            )  # fmt: skip
+            if state.get("stage") == GAN and state.get("step", 0):
+                second.restore(tensors)
+            else:
+                state = {}
+            held = autoencoder.state_dict() if autoencoder is not None else {}
+            beside = {f"autoencoder/{name}": value for name, value in held.items()}
+            self._stage(second, journal, tensors, state, beside, autoencoder)
+            return self._finish(shape, data, captions, names, journal)
 
     # the parts of a run
 
@@ -158,38 +161,72 @@ class Training:
         newest = parallel.agree(found[-1] if found else -1)
         return None if newest < 0 else int(newest)
 
+    def _once(self, work: Callable[[Tell], object]) -> None:
+        """Let the first process do what is done once, while the others wait. Where it is asked to stop, all raise
+        Stopped."""
+        stopped = False
+
+        def tell(text: str, fraction: float | None) -> None:
+            self.tell(text, fraction)
+            if self.stopping():
+                raise self._stopped()
+
+        if self.rank == 0:
+            try:
+                work(tell)
+            except Stopped:
+                stopped = True
+        if parallel.any_of(stopped):
+            raise self._stopped()
+
+    def _stopped(self) -> Stopped:
+        if not (self.run / run_file.NAME).exists():
+            return Stopped("Stopped before there was anything to go on with; the same command begins anew.")
+        command = "retrain" if self.options.base else "train"
+        return Stopped(f"Stopped and saved; go on with `chatbot {command} aigc --out {self.run} --resume`.")
+
     def _write(self) -> None:
         if self.rank == 0:
             run_file.write(self.run, self.options, self.plan)
 
     def _data(self) -> Dataset:
         folder = self.run / "data"
-        if not (folder / dataset.ITEMS).exists() and self.rank == 0:
-            dataset.prepare(Path(self.options.data), folder, self.options.resolution, self.tell, self.complain)
-        parallel.wait()
-        self._write()
+
+        def prepare(tell: Tell) -> None:
+            if self.resumed and (folder / dataset.ITEMS).exists():
+                return
+            for left in (_CAPTIONS, _LATENTS):  # of what may have been other pictures
+                (folder / left).unlink(missing_ok=True)
+            dataset.prepare(Path(self.options.data), folder, self.options.resolution, tell, self.complain)
+
+        self._once(prepare)
         return dataset.load(folder)
 
     def _captions(self, data: Dataset) -> Captions:
-        path = self.run / "data" / "captions.safetensors"
+        path = self.run / "data" / _CAPTIONS
         if self.options.conditioning != "text":
             return captions_of.read(data.items, self.options.conditioning, self.encoder, self.tell)
-        if not path.exists() and self.rank == 0:
-            read = captions_of.read(data.items, "text", self.encoder, self.tell)
-            part = path.with_suffix(".partial")
-            save_file({"vectors": read.vectors}, part)
-            part.replace(path)
-        parallel.wait()
+
+        def read(tell: Tell) -> None:
+            if not path.exists():
+                part = path.with_suffix(".partial")
+                save_file({"vectors": captions_of.read(data.items, "text", self.encoder, tell).vectors}, part)
+                part.replace(path)
+
+        self._once(read)
         vectors = load_file(path)["vectors"]
         return captions_of.read(data.items, "text", lambda: _Known(vectors), _silent)
 
     def _latents(self, autoencoder: Autoencoder, data: Dataset) -> Any:
         import numpy as np
 
-        path = self.run / "data" / "latents.npy"
-        if not path.exists() and self.rank == 0:
-            save_latents(encode_all(autoencoder, data, self.options, self.device, self.tell), path)
-        parallel.wait()
+        path = self.run / "data" / _LATENTS
+
+        def encode(tell: Tell) -> None:
+            if not path.exists():
+                save_latents(encode_all(autoencoder, data, self.options, self.device, tell), path)
+
+        self._once(encode)
         return np.load(path)
 
     def _stage(
@@ -206,20 +243,24 @@ class Training:
         rollbacks, best = int(state.get("rollbacks", 0)), float(state.get("best_score", -math.inf))
         options = stage.options
         saved = time.monotonic() - (_CHECKPOINT - _FIRST_CHECKPOINT)
-        began, begun_at = time.monotonic(), step
+        began, begun_at, first = self._now(), step, step
         last: Snapshot | None = None
         if rollbacks:
             self._soften(stage, options, rollbacks)
-        while (total := self._planned(stage, step - begun_at, time.monotonic() - began)) is None or step < total:
-            stats = stage.step(step, 0.0 if total is None else step / total)
+        while (total := self._planned(stage, step, begun_at, began)) is None or step < total:
+            stats: dict[str, Tensor] = {}
+            broken = ""
+            try:
+                stats = stage.step(step, 0.0 if total is None else step / total)
+            except FloatingPointError:
+                broken = "The gradients are no numbers any more"
             step += 1
             held = {"rollbacks": rollbacks, "best_score": best}
-            broken = ""
             due = time.monotonic() - saved > _CHECKPOINT
             if self.ranks > 1:  # all must save and look at the same steps
                 due = step % 10 == 0 and bool(parallel.agree(float(due)))
             stopping = parallel.any_of(self.stopping()) if step % 10 == 0 or self.ranks == 1 else False
-            if step % 20 == 0 or step == total or due or stopping:
+            if not broken and (step % 20 == 0 or step == total or due or stopping):
                 numbers = {name: float(value) for name, value in stats.items()}
                 if parallel.any_of(not all(math.isfinite(value) for value in numbers.values())):
                     broken = "The losses are no numbers any more"
@@ -238,33 +279,40 @@ class Training:
             if broken:
                 rollbacks += 1
                 step = self._roll_back(stage, broken, beside, {"rollbacks": rollbacks, "best_score": best})
-                begun_at, began, saved = step, time.monotonic(), time.monotonic()
+                begun_at, began, saved = step, self._now(), time.monotonic()
                 journal.rewind(stage.name, step)
                 self._soften(stage, options, rollbacks)
             elif stopping or due:
                 self._save(stage.name, step, stage.tensors() | beside, held)
                 saved = time.monotonic()
             if stopping:  # saved, whether it went on or back
-                command = "retrain" if options.base else "train"
-                raise Stopped(f"Stopped and saved; go on with `chatbot {command} aigc --out {self.run} --resume`.")
+                raise self._stopped()
+            if step - first == _UNTIMED:
+                began, begun_at = self._now(), step
         self._save(stage.name, step, stage.tensors() | beside, {"rollbacks": rollbacks, "best_score": best})
 
-    def _planned(self, stage: AutoencoderStage | GanStage, steps: int, seconds: float) -> int | None:
-        """How many steps the stage takes; None while it is being calibrated. Stored once it is known."""
+    def _planned(self, stage: AutoencoderStage | GanStage, step: int, begun_at: int, began: float) -> int | None:
+        """How many steps the stage takes; None while it is being calibrated, by those since `begun_at`. Stored once
+        it is known."""
         if stage.name not in self.plan:
             options = self.options
             share = 1.0 if stage.name == GAN else AUTOENCODER_SHARE
             if options.kimg is not None:
-                pictures = options.kimg * 1000 * share
+                steps = options.kimg * 1000 * share / stage.batch
             else:
                 assert options.minutes is not None
-                seconds = parallel.agree(seconds)
-                if seconds < min(_CALIBRATION, options.minutes * 60 * 0.05) or steps < 3:
+                seconds = parallel.agree(self._now() - began)
+                least = min(_CALIBRATION, options.minutes * 60 * 0.05)
+                if seconds < least or step - begun_at < _UNTIMED:
                     return None
-                spent = self.spent + time.monotonic() - self.started
-                left = options.minutes * 60 * (1 - _RESERVE) - spent
-                pictures = (max(left * share, 1.0) / seconds + 1) * steps * stage.batch
-            self.plan[stage.name] = max(1, int(parallel.agree(math.ceil(pictures / stage.batch))))
+                left = options.minutes * 60 * (1 - _RESERVE) - self._spent()
+                if left < least:
+                    self.complain(
+                        f"Of {options.minutes:g} minutes none are left for the {stage.name}, which is trained for a "
+                        "moment only; give more --minutes."
+                    )
+                steps = step + max(left * share, least) / seconds * (step - begun_at)
+            self.plan[stage.name] = max(1, int(parallel.agree(math.ceil(steps))))
             self._write()
         return self.plan[stage.name]
 
@@ -274,14 +322,23 @@ class Training:
         """Write a checkpoint; where the training went `back` to it, newer ones are forgotten then."""
         if self.rank:
             return
-        seconds = self.spent + time.monotonic() - self.started
-        state = {"stage": stage, "step": step, "seconds": seconds, **held}
+        state = {"stage": stage, "step": step, "seconds": self._spent(), **held}
         number = self._offset(stage) + step
         if back:
             checkpoint.write(self._checkpoints / f"{number:08d}", tensors, state)
             checkpoint.drop_after(self._checkpoints, number)
         else:
             checkpoint.save(self._checkpoints, number, tensors, state)
+
+    def _spent(self) -> float:
+        """Seconds of the whole run so far."""
+        return self.spent + time.monotonic() - self.started
+
+    def _now(self) -> float:
+        """By the clock, once a GPU has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.monotonic()
 
     def _offset(self, stage: str) -> int:
         """Checkpoints are numbered through both stages."""
@@ -296,7 +353,8 @@ class Training:
                 f"the best so far is in {self.run / 'best'}."
             )
         best = self.run / "best"
-        if isinstance(stage, GanStage) and best.exists():  # a collapse may be in the newest checkpoint already
+        if isinstance(stage, GanStage) and checkpoint.standing(best).exists():
+            # A collapse may be in the newest checkpoint already.
             tensors, state = checkpoint.load(best)
         else:
             number = self._newest()
@@ -304,6 +362,7 @@ class Training:
             if state.get("stage") != stage.name or not state["step"]:
                 raise UserError(f"{reason}, before anything was saved. Try a lower --rate.")
         stage.restore(tensors)
+        parallel.wait()  # until all have read it
         self._save(stage.name, int(state["step"]), stage.tensors() | beside, held, back=True)
         self.complain(f"{reason}: back to step {state['step']}, with half the learning rate.")
         return int(state["step"])
@@ -340,22 +399,23 @@ class Training:
     ) -> Outcome:
         folder = self.run / "model"
         figures: dict[str, Any] = {}
-        if self.rank == 0:
+
+        def conclude(tell: Tell) -> None:
             held, state = checkpoint.load(self.run / "best")
-            seconds = self.spent + time.monotonic() - self.started
-            figures = {**{name: value for name, value in state.items() if name != "step"}, "seconds": round(seconds)}
-            figures["kimg"] = self.plan[GAN] * self.options.batch / 1000
+            figures.update({name: value for name, value in state.items() if name != "step"})
+            figures.update(seconds=round(self._spent()), kimg=self.plan[GAN] * self.options.batch / 1000)
             model.export(folder, shape, held, data, names, self.options, figures)
-            self.tell("Drawing the atlas", None)
+            tell("Drawing the atlas", None)
             assisted = self.options.lambda_g > 0
             drawn = atlas.draw(self.run, shape, held, data, captions, self.device) if assisted else atlas.left_out()
             journal.report(figures, self.options, drawn)
-        journal.close()
-        parallel.wait()
+
+        self._once(conclude)
         return Outcome(folder, figures, data.fingerprint)
 
 
 GAN = GanStage.name
+_CAPTIONS, _LATENTS = "captions.safetensors", "latents.npy"
 
 
 class _Known(TextEncoder):

@@ -13,6 +13,7 @@ from chatbot.cli import retrain_aigc
 from chatbot.cli.conversations import moment
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.retraining import alone, said_of, tell_end, with_store
+from chatbot.cli.train import within
 from chatbot.cli.train_gpt import considerate, count, train
 from chatbot.errors import UserError
 
@@ -65,10 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     considerate()
-    for name, least, most in (("rate", 1e-12, 1e6), ("epochs", 1e-12, 1e6), ("margin", 0.0, 1e6), ("seed", 0, 2**32)):
-        value = getattr(arguments, name)
-        if value is not None and not least <= value < most:
-            raise UserError(f"--{name} {value:g} makes no sense; it is from {least:g} to {most:g}.")
+    within(arguments, rate=(1e-12, 1e6), epochs=(1e-12, 1e6), margin=(0.0, 1e6), seed=(0, 2**32))
     if arguments.resume:
         if arguments.out is None:
             raise UserError("Say which run to go on with: --out RUN.")

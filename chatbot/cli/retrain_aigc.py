@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.retraining import alone, said_of, tell_end, with_store
-from chatbot.cli.train import train
+from chatbot.cli.train import train, within
 from chatbot.cli.train_gpt import considerate, count
 from chatbot.errors import UserError
 
@@ -40,10 +40,7 @@ def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run(arguments: argparse.Namespace) -> int:
     considerate()
-    for name, least, most in (("minutes", 1e-3, 1e5), ("seed", 0, 2**32)):
-        value = getattr(arguments, name)
-        if value is not None and not least <= value < most:
-            raise UserError(f"--{name} {value:g} makes no sense; it is from {least:g} to {most:g}.")
+    within(arguments, minutes=(1e-3, 1e5), seed=(0, 2**32))
     if arguments.resume:
         if arguments.out is None:
             raise UserError("Say which run to go on with: --out RUN.")

@@ -120,10 +120,20 @@ def _check_resumed(arguments: argparse.Namespace) -> None:
         raise UserError(f"A run that is resumed goes on as it began; leave --{flag} out.")
 
 
+def within(arguments: argparse.Namespace, **ranges: tuple[float, float]) -> None:
+    """Raises UserError where a number that was given is less than the first of its range, or not less than the
+    second."""
+    for name, (least, most) in ranges.items():
+        value = getattr(arguments, name)
+        if value is not None and not least <= value < most:
+            raise UserError(f"--{name} {value:.12g} makes no sense; it is from {least:g} to {most:g}.")
+
+
 def _options(arguments: argparse.Namespace) -> Options:
     from chatbot.aigc import emoji, run_file
     from chatbot.aigc.options import from_preset
 
+    within(arguments, seed=(0, 2**32))
     for name in ("minutes", "kimg", "gamma", "rate", "batch", "lambda_d", "lambda_g", "teacher_weight"):
         value = getattr(arguments, name)
         least = 0 if name in ("gamma", "lambda_d", "lambda_g", "teacher_weight") else 1e-9
@@ -155,6 +165,7 @@ def train(out: Path, options: Options | None) -> tuple[Outcome, bool]:
     from chatbot.aigc.train import Stopped, Training
     from chatbot.training import parallel
 
+    _check_gpus()
     rank, _ = parallel.start()
     try:
         with ProgressPrinter() as progress, noted_signals() as asked:
@@ -177,11 +188,34 @@ def train(out: Path, options: Options | None) -> tuple[Outcome, bool]:
                 if rank == 0:
                     say(str(stopped))
                 raise SystemExit(128 + (asked[0] if asked else signal.SIGINT)) from None
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                raise UserError(
+                    f"There is too little memory for {training.options.batch} pictures a step at "
+                    f"{training.options.resolution} pixels; free some, or begin anew with a smaller --batch."
+                ) from None
             except OSError as error:
                 reason = error.strerror or str(error)
                 raise UserError(f"The run in {out} cannot be written: {reason}.") from None
     finally:
         parallel.finish()
+
+
+def _check_gpus() -> None:
+    """Raises UserError where torchrun started more processes here than there are GPUs, of which each takes one."""
+    import torch
+
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if 0 < gpus < processes:
+        raise UserError(f"The GPUs here are for {gpus} of {processes} processes; take --nproc-per-node {gpus}.")
+
+
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """On a GPU, or in the computer, of which torch has no error of its own."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 async def _register(outcome: Outcome, run: Path) -> Version:

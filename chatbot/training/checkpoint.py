@@ -19,7 +19,7 @@ from chatbot.errors import UserError
 
 TENSORS = "state.safetensors"
 STATE = "state.json"
-_PARTIAL = ".partial"
+_PARTIAL, _OLD = ".partial", ".old"
 
 
 def save(
@@ -62,7 +62,7 @@ def publish(part: Path, place: Path) -> None:
         if path.is_file():
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
-    before = place.with_name(place.name + ".old")
+    before = _before(place)
     if place.exists():
         shutil.rmtree(before, ignore_errors=True)
         place.rename(before)
@@ -70,27 +70,35 @@ def publish(part: Path, place: Path) -> None:
     shutil.rmtree(before, ignore_errors=True)
 
 
+def standing(place: Path) -> Path:
+    """Where a folder is read from: what stood there before, where a kill came between moving that away and putting
+    the new one there."""
+    return _before(place) if not place.exists() and _before(place).exists() else place
+
+
 def keep_newest(folder: Path, keep: int) -> None:
     for old in numbers(folder)[:-keep]:
-        shutil.rmtree(folder / f"{old:08d}", ignore_errors=True)
+        _forget(folder / f"{old:08d}")
 
 
 def numbers(folder: Path) -> list[int]:
     """The checkpoints there are, the newest last."""
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    names = {path.name.removesuffix(_OLD) for path in folder.iterdir()}
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def drop_after(folder: Path, number: int) -> None:
     """Forget the checkpoints that are newer: training went back beyond them."""
     for newer in numbers(folder):
         if newer > number:
-            shutil.rmtree(folder / f"{newer:08d}", ignore_errors=True)
+            _forget(folder / f"{newer:08d}")
 
 
 def load(place: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Raises UserError where it is missing or damaged."""
+    place = standing(place)
     try:
         state: dict[str, Any] = json.loads((place / STATE).read_text(encoding="utf-8"))
         return load_file(place / TENSORS), state
@@ -118,3 +126,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, prefix: str, tensors: Ma
             held = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
             state.setdefault(int(number), {})[name] = held
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _before(place: Path) -> Path:
+    """Where a folder stands while another takes its place."""
+    return place.with_name(place.name + _OLD)
+
+
+def _forget(place: Path) -> None:
+    for path in (place, _before(place)):
+        shutil.rmtree(path, ignore_errors=True)

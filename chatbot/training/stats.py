@@ -16,12 +16,19 @@ class Stats:
 
     def __init__(self, run: Path, *, active: bool = True) -> None:
         self._path, self._active = run / _STATS, active
-        self.board: Any = None
+        self._board: Any = None
+        self._purged: int | None = None
         if active:
+            run.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def board(self) -> Any:
+        """TensorBoard's writer, or None where it is not ours to write."""
+        if self._active and self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            run.mkdir(parents=True, exist_ok=True)
-            self.board = SummaryWriter(str(run / "tensorboard"))
+            self._board = SummaryWriter(str(self._path.with_name("tensorboard")), purge_step=self._purged)
+        return self._board
 
     def append(self, row: Mapping[str, Any]) -> None:
         if self._active:
@@ -34,8 +41,12 @@ class Stats:
             for name, value in numbers.items():
                 self.board.add_scalar(f"{group}/{name}", value, step)
 
-    def rewind(self, happened: Callable[[dict[str, Any]], bool]) -> None:
-        """Forget the rows that did not happen, as `happened` says of each: training goes on from before them."""
+    def rewind(self, happened: Callable[[dict[str, Any]], bool], step: int | None = None) -> None:
+        """Forget the rows that did not happen, as `happened` says of each: training goes on from before them. And
+        what TensorBoard shows after `step`."""
+        if step is not None:
+            self.close()
+            self._purged = step + 1
         if not self._active or not self._path.exists():
             return
         kept = [line for line in self._path.read_text(encoding="utf-8").splitlines() if _is(line, happened)]
@@ -50,8 +61,9 @@ class Stats:
         return [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
 
     def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
+        if self._board is not None:
+            self._board.close()
+            self._board = None
 
 
 def curve(name: str, points: Sequence[tuple[float, float]]) -> str:

@@ -52,17 +52,18 @@ def test_train_promote_imagine(chatbot: Chatbot, data: Path, tmp_path: Path) -> 
     assert image.text["version"] == "discs@1"  # type: ignore[attr-defined]  # a PNG has it
 
 
+@pytest.mark.parametrize("asks", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_told_to_stop_saves_and_can_be_gone_on_with(
-    chatbot: Chatbot, data: Path, tmp_path: Path
+    chatbot: Chatbot, data: Path, tmp_path: Path, asks: signal.Signals
 ) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "chatbot", "train", "aigc", "--data", str(data), "--out", str(run)]
     process = subprocess.Popen([*command, "--kimg", "0.3", *SMALL], stderr=subprocess.PIPE, text=True)
     while not (run / "stats.jsonl").exists() and process.poll() is None:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(asks)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + asks
     assert "--resume" in said
     done = chatbot("train", "aigc", "--out", str(run), "--resume")
     assert done.returncode == 0, done.stderr

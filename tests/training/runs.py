@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from chatbot.aigc.options import Options, from_preset
+from chatbot.aigc.text import TextEncoder
 from chatbot.aigc.train import Outcome, Training
 from chatbot.training import checkpoint
 
@@ -20,16 +21,20 @@ def options(data: Path, **changes: object) -> Options:
     return replace(asked, **changes)  # type: ignore[arg-type]  # its fields, by name
 
 
-def train(
-    run: Path, asked: Options | None, stopping: Callable[[], bool] = lambda: False, said: list[str] | None = None
-) -> Outcome:
-    def encoder() -> object:
-        raise AssertionError("no caption is read")
+def no_encoder() -> TextEncoder:
+    raise AssertionError("no caption is read")
 
+
+def train(
+    run: Path,
+    asked: Options | None,
+    stopping: Callable[[], bool] = lambda: False,
+    said: list[str] | None = None,
+    tell: Callable[[str, float | None], None] = lambda text, fraction: None,
+    encoder: Callable[[], TextEncoder] = no_encoder,
+) -> Outcome:
     complain = (said if said is not None else []).append
-    return Training(
-        run, asked, encoder=encoder, stopping=stopping, tell=lambda text, fraction: None, complain=complain
-    ).go()  # type: ignore[arg-type]  # no caption is read
+    return Training(run, asked, encoder=encoder, stopping=stopping, tell=tell, complain=complain).go()
 
 
 def after(steps: int) -> Callable[[], bool]:
