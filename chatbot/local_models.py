@@ -44,7 +44,7 @@ def inspect_folder(path: Path) -> tuple[dict[str, Any], str]:
     """
     files = sorted([*path.glob("*.safetensors"), *path.glob("*.json"), *path.glob("*.jinja")])
     if not (path / "config.json").is_file() or not any(file.suffix == ".safetensors" for file in files):
-        ggufs = sorted(path.glob("*.gguf"))
+        ggufs = sorted(file for file in path.glob("*") if file.suffix.lower() == ".gguf")
         hint = f" It holds GGUF files: name one, as {ggufs[0]}." if ggufs else ""
         raise ModelError(f"{path} is no model of transformers: it needs config.json and *.safetensors.{hint}")
     digest = hashlib.sha256()

@@ -14,9 +14,10 @@ from torch import Tensor
 from chatbot.aigc import losses
 from chatbot.aigc.dataset import Dataset
 from chatbot.aigc.further import Begun
-from chatbot.aigc.networks import LATENT_CHANNELS, Autoencoder, Shape, computes_bf16
+from chatbot.aigc.networks import LATENT_CHANNELS, Autoencoder, Shape
 from chatbot.aigc.options import Options
 from chatbot.aigc.pictures import as_batch, vary
+from chatbot.device import computes_bf16
 from chatbot.training import checkpoint, parallel
 from chatbot.training.randomness import order_of, step_generator
 
@@ -38,7 +39,7 @@ class AutoencoderStage:
     ) -> None:
         self.options, self.dataset, self.device = options, dataset, device
         self.rank, self.ranks = parallel.start()
-        self.bf16 = computes_bf16(device)
+        self.bf16 = device.type == "cuda" and computes_bf16(device)
         self.rate, self.batch = self.RATE, max(parallel.start()[1], options.batch // 4)
         self.train = [n for n, item in enumerate(dataset.items) if item.split == "train"]
         self.net = Autoencoder(shape)

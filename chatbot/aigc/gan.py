@@ -26,12 +26,12 @@ from chatbot.aigc.networks import (
     Generator,
     PictureEncoder,
     Shape,
-    computes_bf16,
 )
 from chatbot.aigc.options import Options
 from chatbot.aigc.pictures import as_batch, jolt, vary
 from chatbot.aigc.second_view import Features, Heads, SecondView
 from chatbot.aigc.teacher import Teacher
+from chatbot.device import computes_bf16
 from chatbot.training import checkpoint, parallel
 from chatbot.training.randomness import order_of, step_generator
 
@@ -128,7 +128,8 @@ class GanStage:
             net.to(device).to(memory_format=torch.channels_last)
             parallel.share(net.parameters())
         self.ema = copy.deepcopy(self.g).requires_grad_(False)
-        self.rate, self.batch, self.bf16 = options.rate, options.batch, computes_bf16(device)
+        self.rate, self.batch = options.rate, options.batch
+        self.bf16 = device.type == "cuda" and computes_bf16(device)
         self.gap = 0.0  # between the logits of reals and fakes, a moving average
         self.g_side = [*self.g.parameters(), *self.a_g.parameters()]
         self.d_side = [p for name, net in self.nets().items() if name not in ("g", "a_g") for p in net.parameters()]

@@ -387,11 +387,6 @@ class PictureEncoder(nn.Module):
         return F.normalize(self.caption(text * math.sqrt(max(1, self.text))), dim=1)
 
 
-def computes_bf16(device: torch.device) -> bool:
-    """Whether training computes in bf16: on a GPU that does not only emulate it, where it would be slower."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
 def parameters(module: nn.Module) -> int:
     """How many numbers a network has."""
     return sum(parameter.numel() for parameter in module.parameters())

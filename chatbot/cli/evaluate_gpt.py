@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chatbot.cli.numbers import count
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import run_async
-from chatbot.cli.train_gpt import considerate, count
+from chatbot.cli.train_gpt import considerate
 from chatbot.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from chatbot.cli import retrain_aigc
 from chatbot.cli.conversations import moment
+from chatbot.cli.numbers import SEEDS, count, within
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.retraining import alone, said_of, tell_end, with_store
-from chatbot.cli.train import within
-from chatbot.cli.train_gpt import considerate, count, train
+from chatbot.cli.train_gpt import considerate, train
 from chatbot.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     considerate()
-    within(arguments, rate=(1e-12, 1e6), epochs=(1e-12, 1e6), margin=(0.0, 1e6), seed=(0, 2**32))
+    within(arguments, rate=(1e-12, 1e6), epochs=(1e-12, 1e6), margin=(0.0, 1e6), seed=SEEDS)
     if arguments.resume:
         if arguments.out is None:
             raise UserError("Say which run to go on with: --out RUN.")

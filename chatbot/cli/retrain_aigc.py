@@ -9,10 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chatbot.cli.numbers import SEEDS, count, within
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.retraining import alone, said_of, tell_end, with_store
-from chatbot.cli.train import train, within
-from chatbot.cli.train_gpt import considerate, count
+from chatbot.cli.train import train
+from chatbot.cli.train_gpt import considerate
 from chatbot.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def add_arguments(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run(arguments: argparse.Namespace) -> int:
     considerate()
-    within(arguments, minutes=(1e-3, 1e5), seed=(0, 2**32))
+    within(arguments, minutes=(1e-3, 1e5), seed=SEEDS)
     if arguments.resume:
         if arguments.out is None:
             raise UserError("Say which run to go on with: --out RUN.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatbot.cli import train_gpt
+from chatbot.cli.numbers import SEEDS, within
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import noted_signals, run_async
 from chatbot.errors import UserError
@@ -120,26 +121,13 @@ def _check_resumed(arguments: argparse.Namespace) -> None:
         raise UserError(f"A run that is resumed goes on as it began; leave --{flag} out.")
 
 
-def within(arguments: argparse.Namespace, **ranges: tuple[float, float]) -> None:
-    """Raises UserError where a number that was given is less than the first of its range, or not less than the
-    second."""
-    for name, (least, most) in ranges.items():
-        value = getattr(arguments, name)
-        if value is not None and not least <= value < most:
-            raise UserError(f"--{name} {value:.12g} makes no sense; it is from {least:g} to {most:g}.")
-
-
 def _options(arguments: argparse.Namespace) -> Options:
     from chatbot.aigc import emoji, run_file
     from chatbot.aigc.options import from_preset
 
-    within(arguments, seed=(0, 2**32))
-    for name in ("minutes", "kimg", "gamma", "rate", "batch", "lambda_d", "lambda_g", "teacher_weight"):
-        value = getattr(arguments, name)
-        least = 0 if name in ("gamma", "lambda_d", "lambda_g", "teacher_weight") else 1e-9
-        if value is not None and not least <= value < 1e9:
-            flag = f"--{name.replace('_', '-')}"
-            raise UserError(f"{flag} {value:g} makes no sense; it is {'more than' if least else 'at least'} 0.")
+    positive, weight = (1e-9, 1e9), (0, 1e9)
+    within(arguments, minutes=positive, kimg=positive, rate=positive, batch=positive, gamma=weight, lambda_d=weight)
+    within(arguments, lambda_g=weight, teacher_weight=weight, seed=SEEDS)
     if arguments.minutes is None and arguments.kimg is None:
         arguments.minutes = 60.0
     preset = arguments.preset or ("gpu-64" if _has_gpu() else "cpu-64")
@@ -163,6 +151,7 @@ def train(out: Path, options: Options | None) -> tuple[Outcome, bool]:
     """Train; also whether we are the first of torchrun's processes."""
     from chatbot.aigc.encoder import text_encoder
     from chatbot.aigc.train import Stopped, Training
+    from chatbot.device import is_out_of_memory
     from chatbot.training import parallel
 
     _check_gpus()
@@ -189,7 +178,7 @@ def train(out: Path, options: Options | None) -> tuple[Outcome, bool]:
                     say(str(stopped))
                 raise SystemExit(128 + (asked[0] if asked else signal.SIGINT)) from None
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 raise UserError(
                     f"There is too little memory for {training.options.batch} pictures a step at "
@@ -209,13 +198,6 @@ def _check_gpus() -> None:
     processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if 0 < gpus < processes:
         raise UserError(f"The GPUs here are for {gpus} of {processes} processes; take --nproc-per-node {gpus}.")
-
-
-def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """On a GPU, or in the computer, of which torch has no error of its own."""
-    import torch
-
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 async def _register(outcome: Outcome, run: Path) -> Version:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from chatbot.cli.conversations import moment
+from chatbot.cli.numbers import SEEDS, count, within
 from chatbot.cli.progress import ProgressPrinter, say
 from chatbot.cli.run import noted_signals, run_async
 from chatbot.errors import UserError
@@ -101,12 +102,6 @@ def _shared(parser: argparse.ArgumentParser, kinds: str) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="of everything random (default 0)")
 
 
-def count(value: str) -> int:
-    if not value.isdecimal() or not 1 <= int(value) < 2**40:
-        raise argparse.ArgumentTypeError(f"'{value}' is no number from 1 on")
-    return int(value)
-
-
 def run(arguments: argparse.Namespace) -> int:
     considerate()
     if arguments.resume:
@@ -148,12 +143,8 @@ def _options(arguments: argparse.Namespace) -> Options:
     if not arguments.data and not getattr(arguments, "conversations", False):
         more = "" if arguments.stage == "pretrain" else ", or --conversations"
         raise UserError(f"Say what to learn from: --data FILE{more}.")
-    for name in ("rate", "epochs", "warmup", "patience", "beta"):
-        value = getattr(arguments, name, None)
-        least = 0 if name in ("warmup", "patience") else 1e-12
-        most = 1 if name == "warmup" else 1e6
-        if value is not None and not least <= value < most:
-            raise UserError(f"--{name} {value:g} makes no sense; it is from {least:g} to {most:g}.")
+    positive = (1e-12, 1e6)
+    within(arguments, rate=positive, epochs=positive, beta=positive, warmup=(0, 1), patience=(0, 1e6), seed=SEEDS)
     names = ("steps", "epochs", "block", "batch_tokens", "micro_rows", "rate", "warmup", "patience", "evaluations")
     given: dict[str, Any] = {name: getattr(arguments, name) for name in (*names, "fsdp", "seed")}
     given["compile"] = arguments.compile or None

@@ -6,14 +6,12 @@ import inspect
 import time
 from collections.abc import Generator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from tokenizers.decoders import DecodeStream
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
@@ -21,9 +19,11 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from chatbot.device import computes_bf16
 from chatbot.engines.base import ChatMessage, Completion, GenerationOptions
 from chatbot.engines.hf_batching import Batching
-from chatbot.engines.prompt import PLAIN_STOP, PLAIN_TEMPLATE, Frames, build_prompt, without_system
+from chatbot.engines.hf_memories import Memories, Memory
+from chatbot.engines.prompt import PLAIN_STOP, PLAIN_TEMPLATE, Frames, build_prompt, end_of_turn, without_system
 from chatbot.engines.stops import StopTexts
 from chatbot.errors import ModelError
 
@@ -34,62 +34,6 @@ REPEAT_LAST_N = 256
 
 _BEFORE = 16
 """Tokens before a reply that is gone on with: what stands there decides whether its next one begins with a space."""
-
-
-class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # untyped there
-    """Keys and values in buffers with room to grow: a new token is written beside the others, which stay."""
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)  # type: ignore[no-untyped-call]  # untyped there
-        self._length = 0
-        self._room: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *arguments: Any, **keywords: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append keys and values, each (batch, heads, new tokens, head size); returns all so far."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start, end = self._length, self._length + key_states.shape[-2]
-        if self._room is None or end > self._room[0].shape[-2]:
-            self._grow(key_states, value_states, end)
-        assert self._room is not None
-        for room, new in zip(self._room, (key_states, value_states), strict=True):
-            room[..., start:end, :] = new
-        return self._show(end)
-
-    def get_seq_length(self) -> int:
-        return self._length
-
-    def crop(self, max_length: int) -> None:
-        """Keep the first `max_length` tokens."""
-        if max_length < self._length:
-            self._show(max_length)
-
-    def _grow(self, keys: torch.Tensor, values: torch.Tensor, needed: int) -> None:
-        capacity = max(256, 2 ** (needed - 1).bit_length())
-        old = self._room
-        room = tuple(new.new_empty((*new.shape[:-2], capacity, new.shape[-1])) for new in (keys, values))
-        if old is not None:
-            for target, source in zip(room, old, strict=True):
-                target[..., : self._length, :] = source[..., : self._length, :]
-        self._room = room[0], room[1]
-
-    def _show(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        assert self._room is not None
-        self._length = length
-        keys, values = (room[..., :length, :] for room in self._room)
-        self.keys, self.values = keys, values
-        return keys, values
-
-
-@dataclass(slots=True, eq=False)
-class _Memory:
-    """What a conversation has been read of: token ids and their keys and values."""
-
-    ids: list[int] = field(default_factory=list)
-    cache: DynamicCache | None = None
-    busy: bool = False
 
 
 class HfModel:
@@ -155,13 +99,12 @@ class HfModel:
         # Where the model cannot be told to, it computes the logits of every token that it reads.
         last_alone = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         self._reading: dict[str, Any] = {"use_cache": True} | ({"logits_to_keep": 1} if last_alone else {})
-        self._limit = max(1, memories)
-        self._memories: list[_Memory] = []  # the one used last at the end
+        self._memories = Memories(self._model, max(1, memories))
         self._batching: Batching | None = None
         wanted = Batching.available() and (self._device.type == "cuda" if batching is None else batching)
         if wanted and self._model.config._attn_implementation == "sdpa":  # with others, batches would change it
             self._batching = Batching(
-                self._model, sorted(self._ends), context_length=context_length, slots=self._limit
+                self._model, sorted(self._ends), context_length=context_length, slots=max(1, memories)
             )
         self._frames = Frames()
         self._counted: tuple[tuple[ChatMessage, ...], list[int]] = ((), [])
@@ -216,20 +159,11 @@ class HfModel:
             except ModelError:
                 if said:
                     raise  # else it is made on its own
-        memory = self._remember(ids)
-        memory.busy = True
-        try:
+        with self._memories.of(ids) as memory:
             tokens = self._tokens(memory, ids, room, options)
             yield from self._compose(ids, len(memory.ids), tokens, options, resumed)
-        finally:
-            memory.busy = False
-            idle = [memory for memory in self._memories if not memory.busy]
-            for oldest in idle[: max(0, len(self._memories) - self._limit)]:
-                self._memories.remove(oldest)
 
-    def _tokens(
-        self, memory: _Memory, ids: list[int], room: int, options: GenerationOptions
-    ) -> Generator[int | None]:
+    def _tokens(self, memory: Memory, ids: list[int], room: int, options: GenerationOptions) -> Generator[int | None]:
         """Up to `room` tokens after the prompt `ids`; None where others may take their turn."""
         while len(ids) - len(memory.ids) > PREFILL_CHUNK:
             self._read(memory, ids[len(memory.ids) : len(memory.ids) + PREFILL_CHUNK])
@@ -283,7 +217,7 @@ class HfModel:
             decode_tokens_per_s=(count - 1) / seconds if count > 1 else 0.0,
         )
 
-    def _read(self, memory: _Memory, ids: list[int]) -> torch.Tensor:
+    def _read(self, memory: Memory, ids: list[int]) -> torch.Tensor:
         """Read tokens on; returns the logits after the last, (vocabulary,) in float32."""
         tokens = torch.tensor([ids], device=self._device)
         read, memory.ids = memory.ids, []  # should it fail, what the cache then holds is not known
@@ -294,49 +228,6 @@ class HfModel:
         memory.ids = read
         logits: torch.Tensor = output.logits[0, -1].float()
         return logits
-
-    def _remember(self, ids: list[int]) -> _Memory:
-        """The memory that shares the longest beginning with `ids`, cut down to that.
-
-        One that shares less than half of itself is another conversation's: it is left alone while there is room, and
-        what is shared is copied. At least the last token is read again, for its logits.
-        """
-
-        def shared(memory: _Memory) -> int:
-            return min(_common(memory.ids, ids), len(ids) - 1)
-
-        idle = [memory for memory in self._memories if not memory.busy]
-        oldest = idle[0] if idle and len(self._memories) >= self._limit else None  # given up, where there is no room
-        best = max(self._memories, key=lambda memory: (shared(memory), not memory.busy), default=_Memory())
-        common = shared(best)
-        if best is oldest or (best in idle and 2 * common >= len(best.ids)):
-            self._memories.remove(best)
-            if common < len(best.ids):
-                if _can_crop(best.cache):
-                    best.cache.crop(common)
-                    best.ids = best.ids[:common]
-                else:
-                    best = _Memory()
-        else:
-            if oldest is not None:
-                self._memories.remove(oldest)
-            best = self._copy(best, common)
-        if not best.ids:
-            best.cache = _new_cache(self._model)
-        self._memories.append(best)
-        return best
-
-    def _copy(self, memory: _Memory, length: int) -> _Memory:
-        """A memory of the first `length` tokens of another; of none, where its layers cannot go back to them."""
-        if not length or not _can_crop(memory.cache):
-            return _Memory()
-        cache = _new_cache(self._model)
-        new: Any
-        old: Any  # those that can be cropped hold keys and values
-        for new, old in zip(cache.layers, memory.cache.layers, strict=True):
-            if old.is_initialized:
-                new.update(old.keys[..., :length, :], old.values[..., :length, :])
-        return _Memory(memory.ids[:length], cache)
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         template = PLAIN_TEMPLATE if self._plain else None
@@ -385,25 +276,6 @@ class _Sampler:
         return int(torch.multinomial(probabilities[0], 1, generator=self._random))
 
 
-def _common(one: list[int], other: list[int]) -> int:
-    length = min(len(one), len(other))
-    if one[:length] == other[:length]:
-        return length
-    return next(index for index in range(length) if one[index] != other[index])
-
-
-def _new_cache(model: Any) -> DynamicCache:
-    cache = DynamicCache(config=model.config)
-    if all(type(layer) is DynamicLayer for layer in cache.layers):
-        cache.layers = [RoomyLayer() for _ in cache.layers]
-    return cache
-
-
-def _can_crop(cache: DynamicCache | None) -> TypeGuard[DynamicCache]:
-    """Layers with a window or a state of another kind forget: they cannot go back to an earlier token."""
-    return cache is not None and all(type(layer) is RoomyLayer for layer in cache.layers)
-
-
 def _best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
@@ -424,16 +296,16 @@ def _device(name: str, wanted: str) -> torch.device:
 
 
 def _dtype(device: torch.device) -> torch.dtype:
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "mps" or torch.cpu._is_avx512_bf16_supported():  # elsewhere a CPU converts, and loses by it
+    if computes_bf16(device):
         return torch.bfloat16
-    return torch.float32
+    return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
     configured = model.generation_config.eos_token_id
     ends = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    if tokenizer.chat_template:  # of an adapter, whose base may end its texts otherwise
+        ends.add(end_of_turn(tokenizer))
     return {end for end in ends if end is not None}
 
 

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 from chatbot.engines.base import ChatMessage
 
@@ -93,6 +94,22 @@ def build_prompt(messages: Sequence[ChatMessage], frames: Frames, render: Render
             if messages[part].content:
                 ids += tokenize(messages[part].content, False, False)
     return Prompt(ids, last)
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The control token that the chat template of a tokenizer of transformers writes right after a reply; None where
+    it writes something else, or refuses what is asked."""
+
+    def render(messages: list[dict[str, str]]) -> str:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False))
+
+    try:
+        after = _frame(("user", "assistant"), render)[-1]
+    except Exception:  # in whatever way its author chose
+        return None
+    ids: list[int] = tokenizer(after, add_special_tokens=False).input_ids if isinstance(after, str) else []
+    known = tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
+    return ids[0] if known is not None and known.special else None
 
 
 def without_system(messages: Sequence[ChatMessage]) -> list[ChatMessage]:

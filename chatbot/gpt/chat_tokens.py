@@ -201,15 +201,6 @@ def spoken(turns: Sequence[Turn]) -> Sequence[Turn]:
     return (*system, *merged) if merged else ()
 
 
-def end_of_turn(tokenizer: Any) -> int | None:
-    """The control token that the chat template writes right after a reply; None where it writes something else."""
-    asked_and_answered = [ChatMessage("user", ""), ChatMessage("assistant", "")]
-    after = _text(Frames().around(asked_and_answered, partial(_rendered, tokenizer, False))[-1])
-    ids: list[int] = tokenizer(after, add_special_tokens=False).input_ids if after else []
-    known = tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
-    return ids[0] if known is not None and known.special else None
-
-
 def _rendered(tokenizer: Any, opened: bool, messages: list[dict[str, str]]) -> str:
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened))
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chatbot.engines.prompt import end_of_turn
 from chatbot.errors import UserError
 from chatbot.gpt import reading, rows, tokenizer
-from chatbot.gpt.chat_tokens import Encoder, end_of_turn, use_template
+from chatbot.gpt.chat_tokens import Encoder, use_template
 from chatbot.gpt.corpus import Report, clean
 from chatbot.gpt.options import Options
 from chatbot.gpt.prefer import Preferences, encoded

@@ -12,10 +12,10 @@ import psutil
 import torch
 from torch import distributed, nn
 
+from chatbot.device import computes_bf16, is_out_of_memory
 from chatbot.gpt.networks import LOGITS_AT_ONCE, parameters
 from chatbot.gpt.options import Options
 from chatbot.gpt.rows import IGNORED
-from chatbot.gpt.trainer import is_out_of_memory
 from chatbot.training import parallel
 
 PEAKS = {
@@ -46,11 +46,8 @@ _OPTIMIZER_BYTES = 16  # of a weight: itself, its gradient, and AdamW's two mome
 
 def precision() -> Literal["bf16", "fp32"]:
     """bf16 where the hardware computes it; elsewhere it is slower."""
-    if torch.cuda.is_available():
-        quick = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        quick = torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if quick else "fp32"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "bf16" if computes_bf16(device) else "fp32"
 
 
 def flops_a_token(model: Any, length: int) -> float:

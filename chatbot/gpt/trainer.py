@@ -19,6 +19,7 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainingArguments
 
+from chatbot.device import is_out_of_memory
 from chatbot.errors import UserError
 from chatbot.gpt.options import Options
 from chatbot.gpt.rows import IGNORED, Rows
@@ -267,15 +268,6 @@ class TokenTrainer(ExampleTrainer[Rows]):
         """Bits per byte, and nats a token."""
         nats, targets, size = sums
         return {"held_bits_per_byte": nats / math.log(2) / max(size, 1e-9), "held_loss": nats / targets}
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is a GPU's or a CPU's allocator that complains."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    said = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")  # the last, cuBLAS
-    return any(one in text for one in said)
 
 
 @contextmanager

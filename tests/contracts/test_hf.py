@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoTokenizer,
     Lfm2Config,
     Lfm2ForCausalLM,
     LlamaConfig,
@@ -25,6 +27,7 @@ from chatbot.engines.hf import HfResponder, bytes_in_memory
 from chatbot.engines.hf_model import HfModel
 from chatbot.errors import ModelError
 from tests.tiny_models import CHATML, tiny_gguf, tiny_sentencepiece, tiny_transformers
+from tests.training.chats import small_model
 
 CONTEXT = 1024
 QUESTION = [ChatMessage("system", "You are brief."), ChatMessage("user", "Why is the sky blue?")]
@@ -55,16 +58,17 @@ def test_a_turn_reads_only_what_is_new_and_knows_the_same(model: HfModel) -> Non
         messages += [ChatMessage("assistant", text), ChatMessage("user", question)]
     ids = model.prompt(messages)
     with torch.inference_mode():
-        memory = model._remember(ids)
-        assert len(memory.ids) >= before.prompt_tokens
-        warm = model._read(memory, ids[len(memory.ids) :])
-        model._memories.clear()
-        cold = model._read(model._remember(ids), ids)
+        with model._memories.of(ids) as memory:
+            assert len(memory.ids) >= before.prompt_tokens
+            warm = model._read(memory, ids[len(memory.ids) :])
+        model._memories.all.clear()
+        with model._memories.of(ids) as memory:
+            cold = model._read(memory, ids)
     assert torch.cosine_similarity(warm, cold, dim=0) > 0.999
 
 
 def test_two_conversations_do_not_take_each_others_memory(model: HfModel) -> None:
-    model._memories.clear()
+    model._memories.all.clear()
     one = [ChatMessage("user", "Tell me about the sea, the waves and the ships on it.")]
     two = [ChatMessage("user", "What is a good name for a small grey cat?")]
     for messages in (one, two):
@@ -102,16 +106,33 @@ def random_model(folder: Path, kept: str, memories: int = 3) -> HfModel:
     return HfModel(folder, "m@1", context_length=512, memories=memories, device="cpu")
 
 
+def test_a_reply_ends_as_its_chat_template_ends_one(tmp_path: Path) -> None:
+    """Of an adapter it may be another token than that which ends the texts of its base."""
+    folder = small_model(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.save_pretrained(folder)
+    for name in ("config.json", "generation_config.json"):
+        said = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(said | {"eos_token_id": tokenizer.eos_token_id}))
+    ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
+    model = HfModel(folder, "m@1", context_length=256, device="cpu")
+    model.network.lm_head.register_forward_hook(  # it says nothing but that it has said all
+        lambda module, given, logits: torch.zeros_like(logits).index_fill_(-1, torch.tensor([ends[1]]), 9.0)
+    )
+    text, completion = finish(model, [ChatMessage("user", "hi")])
+    assert (text, completion.finish_reason, completion.completion_tokens) == ("", "stop", 1)
+
+
 def read(model: HfModel, ids: list[int]) -> tuple[int, torch.Tensor]:
     """How many of the tokens were known, and the logits after the last."""
-    with torch.inference_mode():
-        memory = model._remember(ids)
+    with torch.inference_mode(), model._memories.of(ids) as memory:
         known = len(memory.ids)
         return known, model._read(memory, ids[known:])
 
 
 def read_anew(model: HfModel, ids: list[int]) -> torch.Tensor:
-    model._memories.clear()
+    model._memories.all.clear()
     return read(model, ids)[1]
 
 
@@ -169,11 +190,12 @@ def test_more_replies_at_once_than_memories_leave_no_more_of_them(tmp_path: Path
     replies = [model.reply([ChatMessage("user", letter)], options) for letter in "abcde"]
     for reply in replies:
         next(reply)
-    assert len(model._memories) == 5
+    assert len(model._memories.all) == 5
     for reply in replies:
         list(reply)
-    assert len(model._memories) == 2
-    assert model._memories[-1].ids[: len(model._memories[-1].ids) - 3] == model.prompt([ChatMessage("user", "e")])
+    assert len(model._memories.all) == 2
+    newest = model._memories.all[-1].ids
+    assert newest[: len(newest) - 3] == model.prompt([ChatMessage("user", "e")])
 
 
 @pytest.mark.parametrize("template", [CHATML, None])

@@ -262,6 +262,10 @@ def test_conversations_are_learned_from_only_where_that_was_allowed(patient: Cha
             "--rate -1 makes no sense",
         ),
         (
+            ("train", "gpt", "pretrain", "--data", "here.txt", "--out", "run", "--seed", "20000000000"),
+            "--seed 20000000000 makes no sense",
+        ),
+        (
             ("train", "gpt", "pretrain", "--data", "here.txt", "--out", "run", "--heads", "7"),
             "cannot be shared by 7 heads",
         ),

@@ -16,9 +16,10 @@ from chatbot.aigc import losses, snapshot
 from chatbot.aigc.captions import Captions
 from chatbot.aigc.dataset import Dataset, Item
 from chatbot.aigc.gan import GanStage
-from chatbot.aigc.networks import Generator, Memory, Shape, computes_bf16
+from chatbot.aigc.networks import Generator, Memory, Shape
 from chatbot.aigc.options import Options
 from chatbot.aigc.pictures import jolt, vary
+from chatbot.device import computes_bf16
 from tests.training.runs import SMALL, options
 
 CONCEPTS, STYLES, TEXT = 8, 2, 12
@@ -305,7 +306,7 @@ def test_a_gpu_that_only_emulates_bf16_is_not_asked_for_it(monkeypatch: pytest.M
             torch.cuda, "is_bf16_supported", lambda including_emulation=True, one=native: one or including_emulation
         )
         assert computes_bf16(torch.device("cuda")) is native
-    assert not computes_bf16(torch.device("cpu"))
+    assert not stage().bf16, "a CPU trains in float32, and to the bit"
 
 
 def test_two_concepts_of_one_name_are_no_negatives_of_each_other() -> None:

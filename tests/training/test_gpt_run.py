@@ -20,6 +20,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
+from chatbot.device import is_out_of_memory
 from chatbot.errors import UserError
 from chatbot.gpt.chat_tokens import CHATML
 from chatbot.gpt.corpus import Report
@@ -28,7 +29,7 @@ from chatbot.gpt.networks import compute_targets_only, new_model, parameters, un
 from chatbot.gpt.options import Options, finetuning, pretraining
 from chatbot.gpt.rows import IGNORED, Rows
 from chatbot.gpt.run import Outcome, Run, Stopped
-from chatbot.gpt.trainer import Steps, TokenTrainer, is_out_of_memory
+from chatbot.gpt.trainer import Steps, TokenTrainer
 from chatbot.training import checkpoint
 from chatbot.training.stats import Stats
 from tests.training.chats import chats, lines, small_model, small_tokenizer, text_file
