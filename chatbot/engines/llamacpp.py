@@ -90,7 +90,7 @@ class LlamaCppResponder:
         context_length: int,
         slots: int = 1,
         threads: int = 0,
-        chat_template: bool = True,
+        chat_template: str = "",
         speculate: bool = True,
         prompts: PromptCache | None = None,
         adapter: Path | None = None,
@@ -98,7 +98,7 @@ class LlamaCppResponder:
     ) -> LlamaCppResponder:
         """Start the server on the model at `path`; each of `slots` conversations has `context_length` tokens.
 
-        A model without a `chat_template` of its own is given a plain transcript. With `speculate`, text that was
+        `chat_template` is for a model that has none, or another. With `speculate`, text that was
         there before is guessed ahead and checked in one go: the reply is the same, sooner where it repeats. What has
         been read of long conversations is kept in `prompts` for the next start. `adapter` is a GGUF file, which is
         added to the weights. `start` starts the server.
@@ -116,7 +116,7 @@ class LlamaCppResponder:
                 "threads": threads,
                 "speculate": speculate,
             }
-            | ({} if chat_template else {"chat_template": PLAIN_TEMPLATE})
+            | ({"chat_template": chat_template} if chat_template else {})
             | ({} if prompts is None else {"prompts": str(prompts.folder)})
             | ({} if adapter is None else {"adapter": str(adapter)}),
         )
@@ -132,7 +132,7 @@ class LlamaCppResponder:
                 "large for the free memory."
             )
         client = LlamaCppClient(name, urlsplit(str(said["address"])).netloc, key)
-        stop = () if chat_template else (PLAIN_STOP,)
+        stop = (PLAIN_STOP,) if chat_template == PLAIN_TEMPLATE else ()
         return cls(name, context_length, child, client, slots=slots, prompts=prompts, stop=stop)
 
     @property

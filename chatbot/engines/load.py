@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from chatbot.engines.base import ImageGenerator, Responder
 from chatbot.engines.head_start import HeadStart, start_server
@@ -269,12 +270,22 @@ class Models:
             context_length=context_length,
             slots=min(slots, self._most_at_once),
             threads=settings.threads or (tuning.threads if tuning else 0),
-            chat_template=base.settings.get("chat_template", True),
+            chat_template="" if base.settings.get("chat_template", True) else _template(adapter),
             speculate=settings.speculate,
             prompts=PromptCache(settings.prompts_folder, known_as),
             adapter=adapter,
             start=start_server if self._head_start is None else self._head_start.start,
         )
+
+
+def _template(adapter: Path | None) -> str:
+    """The chat template for a GGUF model that has none: that which its adapter was trained with, or a transcript."""
+    from chatbot.engines.prompt import PLAIN_TEMPLATE
+
+    if adapter is not None:
+        with suppress(OSError):
+            return adapter.with_name("chat_template.jinja").read_text(encoding="utf-8")
+    return PLAIN_TEMPLATE
 
 
 async def _close(loading: asyncio.Task[Responder]) -> None:

@@ -16,6 +16,7 @@ from chatbot.engines.fake import ScriptedResponder
 from chatbot.engines.hf import HfResponder
 from chatbot.engines.llamacpp import LlamaCppResponder
 from chatbot.engines.openai import OpenAIResponder
+from chatbot.engines.prompt import PLAIN_TEMPLATE
 from chatbot.errors import MessageError, ModelError
 from chatbot.settings import Settings
 from chatbot.store import open_store
@@ -41,7 +42,7 @@ async def opened(engine: str, says: Says, folder: Path, *, template: str | None 
         tiny_gguf(file, says, template=template)
         if engine == "llamacpp":
             responder = await LlamaCppResponder.load(
-                file, "tiny@1", context_length=CONTEXT, chat_template=template is not None
+                file, "tiny@1", context_length=CONTEXT, chat_template="" if template else PLAIN_TEMPLATE
             )
         else:
             child = await Child.start(

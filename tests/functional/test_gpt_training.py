@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from chatbot.gpt.export import export
 from chatbot.settings import Settings
 from chatbot.store import open_store
 from storage.people import LOCAL
@@ -129,6 +130,28 @@ def test_the_default_model_learns_by_adapters_and_answers_in_both_engines(
     monkeypatch.setenv("CHATBOT_ENGINE", "llamacpp")
     done = patient("ask", "Who are you, number 7?", "--temperature", "0", "--max-tokens", "12")
     assert "Blorp" not in done.stdout, "the base is as it was"
+
+
+def test_adapters_of_a_base_without_a_chat_template_answer_alike_in_both_engines(
+    patient: Chatbot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "bare.gguf"
+    export(small_model(tmp_path / "bare", template=None), base, "f16", "bare", lambda *said: None)
+    data = lines(tmp_path / "chats.jsonl", chats(20))
+    words = ["--base", str(base), "--data", str(data), "--out", str(tmp_path / "mine"), "--block", "64"]
+    more = ["--batch-tokens", "256", "--steps", "30", "--rate", "2e-2", "--evaluations", "1"]
+    done = patient("train", "gpt", "finetune", *words, *more)
+    assert done.returncode == 0, done.stderr
+    said = {}
+    for engine in ("llamacpp", "hf"):
+        monkeypatch.setenv("CHATBOT_ENGINE", engine)
+        done = patient(
+            "ask", "Question 3: the sea?", "--model", "mine@1", "--temperature", "0", "--max-tokens", "12", "--json"
+        )
+        assert done.returncode == 0, done.stderr
+        said[engine] = json.loads(done.stdout)
+    assert said["llamacpp"]["text"] == said["hf"]["text"] != ""
+    assert said["llamacpp"]["usage"]["prompt_tokens"] == said["hf"]["usage"]["prompt_tokens"]
 
 
 def test_measuring_two_models_shows_them_side_by_side(patient: Chatbot, prose: Path, tmp_path: Path) -> None:
